@@ -1,0 +1,39 @@
+"""Every bound in FortDB, by name, in one place, each with its reason.
+
+Sizes are in bytes, times in milliseconds. What an operator may want to change is a setting in
+`config.py` whose default comes from here; the rest is fixed because two processes must agree on
+it or because no other value was found useful.
+"""
+
+from __future__ import annotations
+
+# What a client may send.
+KEY_BYTES_MAX = 16 * 1024  # a key is held in memory by many tables; long ones are a mistake
+VALUE_BYTES_MAX = 8 * 1024 * 1024  # one value crosses the ring in one frame, on one thread
+ARGUMENTS_MAX = 100_000  # of one command; MSET of more is a bulk load and belongs in several
+COMMAND_BYTES_MAX = 32 * 1024 * 1024  # all arguments of one command together
+LINE_BYTES_MAX = 64 * 1024  # a text command is typed by a person or a simple script
+
+# What a connection may hold.
+RECEIVE_BYTES = 256 * 1024  # read from one connection in one tick, so that none starves others
+OUTPUT_SOFT_BYTES = 1024 * 1024  # with more than this unsent, nothing more is read from a client
+OUTPUT_STUCK_MS = 30_000  # output that has not moved for so long: the client is gone
+PENDING_COMMANDS_MAX = 10_000  # unanswered commands of one connection before reading pauses
+
+# What replication may hold.
+FRAME_BYTES_MAX = 64 * 1024 * 1024  # between our own processes; above COMMAND_BYTES_MAX by design
+ENTRY_BYTES_MAX = 1024 * 1024  # a tick's operations on one partition split into entries this big
+FLIGHT_BYTES_MAX = 8 * 1024 * 1024  # sent to a follower and not yet on its disk, per partition
+CATCH_UP_BYTES = 512 * 1024  # read from the log for one follower in one tick
+SNAPSHOT_CHUNK_BYTES = 256 * 1024  # read from the data for one follower in one tick
+SNAPSHOT_FLIGHT_BYTES = 4 * 1024 * 1024  # chunks sent and not yet acknowledged
+HELD_REQUESTS_MAX = 20_000  # requests that wait in a node for a partition to become ready
+UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024  # appended and not committed, per partition
+SESSIONS_MAX = 512  # routers whose request ids a partition remembers
+DEDUPE_WINDOW_MS = 60_000  # age of the log tail from which request ids are read at start
+DEDUPE_ENTRIES_MAX = 20_000  # and its length
+LOG_SEGMENT_BYTES = 4 * 1024 * 1024  # granularity at which a log's head is trimmed
+LOG_SEGMENTS_KEPT = 8  # kept for followers that were away; older ones need a snapshot
+
+# What a router may hold.
+CHANNEL_REQUESTS_MAX = 20_000  # unanswered requests to one partition before clients are paused

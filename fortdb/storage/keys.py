@@ -1,0 +1,46 @@
+"""How the bytes of an engine's keys are laid out; pure functions.
+
+A data key is `0x01 | token (8, big-endian) | user key`: the engine's order is the ring's order, so
+a partition is one contiguous range (two where it wraps), a `SCAN` walks the ring and its cursor is
+a position on it, and keys with one `{tag}` lie side by side in their own order.
+A log key is `partition id (2) | offset (8)`, an expiry key `partition id (2) | expiry_ms (8) |
+data key`, a state key `partition id (2)`, all big-endian so that bytes sort as numbers do.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from fortdb.model import TOKEN_SPACE
+
+DATA_KIND = b"\x01"
+"""First byte of a data key; other kinds of record take other bytes."""
+
+DATA_PREFIX_BYTES = 9
+
+_LOG = Struct(">HQ")
+_TOKEN = Struct(">Q")
+
+log_key = _LOG.pack
+expiry_prefix = _LOG.pack
+
+
+def data_key(token: int, key: bytes) -> bytes:
+    """The engine's key for a user key whose hash is `token`."""
+    return DATA_KIND + _TOKEN.pack(token) + key
+
+
+def data_bound(token: int) -> bytes:
+    """The smallest data key at or after `token`; `TOKEN_SPACE` gives the end of the ring."""
+    return DATA_KIND + _TOKEN.pack(token) if token < TOKEN_SPACE else b"\x02"
+
+
+def data_token(key: bytes) -> int:
+    """The token in a data key."""
+    token: int = _TOKEN.unpack_from(key, 1)[0]
+    return token
+
+
+def user_key(key: bytes) -> bytes:
+    """The user's key in a data key."""
+    return key[DATA_PREFIX_BYTES:]
