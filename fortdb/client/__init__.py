@@ -1,0 +1,37 @@
+"""The FortDB client library: `Client`, and the values and errors it hands out."""
+
+from fortdb.client.address import PORT_DEFAULT, Address, parse_address
+from fortdb.client.client import Client
+from fortdb.client.connection import Connection, Reply
+from fortdb.client.failures import ConnectionFailed
+from fortdb.client.pipeline import Later, Pipeline
+from fortdb.client.status import (
+    LayoutPlan,
+    NodeStatus,
+    PartitionStatus,
+    PlannedMove,
+    RingStatus,
+    parse_plan,
+    parse_ring,
+    read_plan,
+)
+
+__all__ = [
+    "PORT_DEFAULT",
+    "Address",
+    "Client",
+    "Connection",
+    "ConnectionFailed",
+    "Later",
+    "LayoutPlan",
+    "NodeStatus",
+    "PartitionStatus",
+    "Pipeline",
+    "PlannedMove",
+    "Reply",
+    "RingStatus",
+    "parse_address",
+    "parse_plan",
+    "parse_ring",
+    "read_plan",
+]

@@ -1,0 +1,272 @@
+"""The Python client: typed methods over a bounded pool of connections, usable from many threads.
+
+What it repeats, and what not (rule 16 of the replication essay): a command of which the server
+cannot have received the last byte was not executed, so it goes out again on a fresh connection;
+a command that only reads may go out again once; any other command without an answer raises
+`OutcomeUnknown` and is never sent twice. The caller reads before deciding. Error replies are
+raised as they are: routers have already retried what is safe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fortdb.client import requests
+from fortdb.client.address import PORT_DEFAULT, Address, parse_address
+from fortdb.client.connection import Connection, Exchange, Reply
+from fortdb.client.failures import ConnectionFailed
+from fortdb.client.pipeline import Pipeline
+from fortdb.client.pool import Pool
+from fortdb.client.requests import Argument, Request
+from fortdb.client.status import LayoutPlan, RingStatus, parse_keyspaces, parse_plan, parse_ring
+from fortdb.errors import BadRequest, FortError, OutcomeUnknown, ProtocolError, Unavailable
+from fortdb.model import Ack, Keyspace
+
+T = TypeVar("T")
+K = TypeVar("K", bytes, str)
+
+ATTEMPTS_MAX = 2  # the second one is on a fresh connection; a third would learn nothing new
+SCAN_COUNT = 1000  # keys asked for in one step: few round trips, answers well below a tick's room
+
+
+class Client:
+    """A client of one router (or of the address that routers share).
+
+    Keys and values are bytes, or text sent as UTF-8; answers are bytes. `timeout_s` bounds a
+    whole call, connecting and waiting for a free connection included. Every method may raise
+    `ConnectionFailed`, `Unavailable`, `Busy` (not executed: try again), `OutcomeUnknown` (writes
+    only) and `BadRequest`; all are `FortError`.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = PORT_DEFAULT,
+        *,
+        url: str | None = None,
+        connections_max: int = 16,
+        timeout_s: float = 15.0,
+        connect_timeout_s: float = 3.0,
+    ) -> None:
+        """Connects on first use. `url` (`fortdb://host:port`) stands instead of host and port."""
+        if timeout_s <= 0 or connect_timeout_s <= 0:
+            raise BadRequest("timeout_s and connect_timeout_s must be above 0")
+        self.address = Address(host, port) if url is None else parse_address(url)
+        self._timeout_s = timeout_s
+        self._pool = Pool(lambda: Connection(self.address, connect_timeout_s), connections_max)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection. Idempotent."""
+        self._pool.close()
+
+    # Keys and values
+
+    def put(
+        self,
+        key: bytes | str,
+        value: bytes | str,
+        *,
+        expire_ms: int | None = None,
+        only_if_absent: bool = False,
+        only_if_present: bool = False,
+        ack: Ack | None = None,
+    ) -> bool:
+        """Store a value; False if the condition did not hold.
+
+        `ack` None takes the policy of the key's keyspace (sync unless it says otherwise);
+        `Ack.ASYNC` answers from the leader's disk alone and may lose the write in a failover.
+        """
+        return self.run(
+            requests.put(
+                key,
+                value,
+                expire_ms=expire_ms,
+                only_if_absent=only_if_absent,
+                only_if_present=only_if_present,
+                ack=ack,
+            )
+        )
+
+    def get(self, key: bytes | str, *, stale: bool = False) -> bytes | None:
+        """The value, None if there is none. `stale` lets a follower answer from the past."""
+        return self.run(requests.get(key, stale=stale))
+
+    def delete(self, *keys: bytes | str) -> int:
+        """Remove keys; how many there were."""
+        return self.run(requests.delete(keys))
+
+    def exists(self, *keys: bytes | str) -> int:
+        """How many of the keys there are; one given twice counts twice."""
+        return self.run(requests.exists(keys))
+
+    def get_many(self, keys: Sequence[K]) -> dict[K, bytes | None]:
+        """Values by key. Keys of several partitions are not read at one moment."""
+        if not keys:
+            return {}
+        values = self.run(requests.get_many(keys))
+        return dict(zip(keys, values, strict=True))
+
+    def put_many(self, items: Mapping[K, bytes | str]) -> None:
+        """Store several values; atomic for each partition, not over all of them."""
+        if items:
+            self.run(requests.put_many(items))
+
+    def increment(self, key: bytes | str, by: int = 1) -> int:
+        """Add to a decimal value (0 if absent); the new value."""
+        return self.run(requests.increment(key, by))
+
+    def append(self, key: bytes | str, value: bytes | str) -> int:
+        """Add to the end of a value; the new length in bytes."""
+        return self.run(requests.append(key, value))
+
+    def get_and_delete(self, key: bytes | str) -> bytes | None:
+        """Remove a key and return what it held."""
+        return self.run(requests.get_and_delete(key))
+
+    def length(self, key: bytes | str) -> int:
+        """The value's length in bytes; 0 if there is none."""
+        return self.run(requests.length(key))
+
+    def expire(self, key: bytes | str, expire_ms: int) -> bool:
+        """Let a key end after `expire_ms`; False if there is no such key."""
+        return self.run(requests.expire(key, expire_ms))
+
+    def persist(self, key: bytes | str) -> bool:
+        """Take a key's end away; False if it has none or does not exist."""
+        return self.run(requests.persist(key))
+
+    def time_to_live_ms(self, key: bytes | str) -> int | None:
+        """Time until the key ends; None if it has no end or does not exist."""
+        return self.run(requests.time_to_live_ms(key))
+
+    def scan(self, match: bytes | str | None = None) -> Iterator[bytes]:
+        """Walk all keys (those matching a glob pattern). A key that is there from the first step
+        to the last is seen at least once; one that comes or goes meanwhile may or may not be."""
+        cursor = b"0"
+        while True:
+            cursor, keys = self.run(requests.scan(cursor, match, SCAN_COUNT))
+            yield from keys
+            if cursor == b"0":
+                return
+
+    def count(self) -> int:
+        """How many keys there are."""
+        return self.run(requests.count())
+
+    def ping(self) -> float:
+        """Seconds that one round trip to the router takes."""
+        started_s = monotonic()
+        if not self.run(requests.ping()):
+            raise ProtocolError("PING was not answered with PONG; is this a FortDB router?")
+        return monotonic() - started_s
+
+    def pipeline(self) -> Pipeline:
+        """Collect commands and send them in one exchange; see `Pipeline`."""
+        return Pipeline(self.exchange)
+
+    def command(self, *arguments: Argument) -> Reply:
+        """Send any command; the reply as it came, an error reply raised."""
+        return self.run(requests.raw(arguments))
+
+    # The ring
+
+    def ring(self) -> RingStatus:
+        """How the ring stands: nodes, partitions, keyspaces."""
+        return parse_ring(self.run(requests.text([b"RING"])))
+
+    def move_leader(self, partition: str, node: str) -> None:
+        """Let `node`, in sync, lead `partition`."""
+        self.run(requests.text([b"LEADER", b"MOVE", partition, node]))
+
+    def plan_layout(
+        self,
+        *,
+        partitions: int | None = None,
+        replication: int | None = None,
+        min_in_sync: int | None = None,
+        remove: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+    ) -> LayoutPlan:
+        """What would change; nothing does. `partitions` only for the first layout."""
+        asked = {
+            "partitions": partitions,
+            "replication": replication,
+            "min_in_sync": min_in_sync,
+            "remove": list(remove) or None,
+            "weights": dict(weights) if weights else None,
+        }
+        options = json.dumps({name: value for name, value in asked.items() if value is not None})
+        return parse_plan(self.run(requests.text([b"LAYOUT", b"PLAN", options])))
+
+    def apply_layout(self, plan: LayoutPlan) -> None:
+        """Apply exactly this plan; raises `StoreConflict` if the layout changed since."""
+        self.run(requests.text([b"LAYOUT", b"APPLY", plan.document]))
+
+    def keyspaces(self) -> tuple[Keyspace, ...]:
+        return parse_keyspaces(self.run(requests.text([b"KEYSPACE", b"LIST"])))
+
+    def create_keyspace(self, name: str, ack: Ack | None = None) -> None:
+        policy: list[Argument] = [] if ack is None else [b"ACK", ack.value.upper()]
+        self.run(requests.text([b"KEYSPACE", b"CREATE", name, *policy]))
+
+    def drop_keyspace(self, name: str) -> None:
+        """Forget a keyspace's policy."""
+        self.run(requests.text([b"KEYSPACE", b"DROP", name]))
+
+    # Sending
+
+    def run(self, request: Request[T]) -> T:
+        """Send one request of `fortdb.client.requests`; raises its error."""
+        reply = self.exchange([request])[0]
+        if isinstance(reply, FortError):
+            raise reply
+        return request.decode(reply)
+
+    def exchange(self, batch: Sequence[Request[Any]]) -> list[Reply]:
+        """One reply for each request, errors among them as values; see the module for retries."""
+        deadline_s = monotonic() + self._timeout_s
+        repeatable = all(request.read_only for request in batch)
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            exchange = self._exchange_once(batch, deadline_s, fresh=attempt > 1)
+            if exchange.failure is None:
+                return exchange.replies
+            not_executed = exchange.sent_bytes < len(batch[0].packed)
+            if exchange.timed_out or not (repeatable or not_executed):
+                break
+        return exchange.replies + _without_reply(batch, exchange, self._timeout_s)
+
+    def _exchange_once(self, batch: Sequence[Request[Any]], deadline_s: float, fresh: bool) -> Exchange:
+        with self._pool.connection(deadline_s, fresh) as connection:
+            exchange = connection.exchange([request.packed for request in batch], deadline_s)
+            if any(request.stateful for request in batch):
+                connection.close()
+            return exchange
+
+
+def _without_reply(batch: Sequence[Request[Any]], exchange: Exchange, timeout_s: float) -> list[Reply]:
+    """What to say of each request that got no reply."""
+    happened = f"no answer within {timeout_s:g} s" if exchange.timed_out else str(exchange.failure)
+    answered = len(exchange.replies)
+    ends = list(accumulate(len(request.packed) for request in batch))
+    errors: list[Reply] = []
+    for request, end in zip(batch[answered:], ends[answered:], strict=True):
+        if request.read_only:
+            errors.append((Unavailable if exchange.timed_out else ConnectionFailed)(f"{happened}; try again"))
+        elif exchange.sent_bytes < end:
+            errors.append(ConnectionFailed(f"{happened}; it was not executed, try again"))
+        else:
+            errors.append(OutcomeUnknown(f"{happened}; it may have been executed, read before trying again"))
+    return errors
