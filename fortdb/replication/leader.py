@@ -1,0 +1,352 @@
+"""What a replica is besides while it leads: followers, the entry being built, answers that wait.
+
+Three numbers order everything. An entry is *proposed* when the first request of a tick asks for it,
+*appended* when the tick seals it, *committed* when every member of the maximal ISR has it on disk.
+A read sees everything proposed before it (`overlay` over the data) and is answered once that is
+committed, so nobody sees what may still be lost.
+
+`min_in_sync` guards acknowledgements, not commits: with fewer members in the committed ISR no write
+is begun, and writes under way keep waiting (rule 3), while entries that all members have are still
+committed, so that a new leader that is the last of its ISR can serve what was acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fortdb.limits import CATCH_UP_BYTES, ENTRY_BYTES_MAX, FLIGHT_BYTES_MAX
+from fortdb.model import PartitionRecord
+from fortdb.replication.entries import Operation, RequestId, encode_entry, encode_operation
+from fortdb.replication.epochs import common_offset
+from fortdb.replication.isr import InSync
+from fortdb.replication.log import Pending, ReplicaLog
+from fortdb.replication.messages import Ack, Align, Append, Message, Position, Query
+from fortdb.replication.progress import Phase, Progress
+
+ReadLog = Callable[[int, int, int], list[bytes]]
+"""(first offset, last offset, bytes_max) -> entries from the log on disk."""
+
+
+class Waiter(NamedTuple):
+    """An answer that is given once `offset` is committed (or synced). `slot` is the node's."""
+
+    offset: int
+    slot: Any
+    reply: bytes
+
+
+class Leader:
+    """The leader's side of a replica, for one epoch. Times are the node's steady clock, in ms."""
+
+    def __init__(
+        self,
+        node: str,
+        partition: int,
+        record: PartitionRecord,
+        log: ReplicaLog,
+        min_in_sync: int,
+        now_ms: int,
+        serve_from_ms: int,
+        wall_ms: int,
+    ) -> None:
+        self.node = node
+        self.partition = partition
+        self.epoch = record.epoch
+        self.log = log
+        self.min_in_sync = min_in_sync
+        self.in_sync = InSync(record)
+        self.progress: dict[str, Progress] = {}
+        self.since_ms = now_ms
+        self.serve_from_ms = serve_from_ms
+        self.transfer_to: str | None = None
+        self.overlay: dict[bytes, tuple[Operation, int]] = {}
+        self.uncommitted_bytes = 0
+        self.outbox: list[tuple[str, Message]] = []
+        self.waiting: deque[Waiter] = deque()
+        self.waiting_synced: deque[Waiter] = deque()
+        self._proposal: list[bytes] = []
+        self._operations: list[Operation] = []
+        self._proposal_bytes = 0
+        # Rule 8: a no-op opens the epoch; committing it commits everything inherited.
+        self.opening_offset = self._append(wall_ms)
+
+    # --- serving ------------------------------------------------------------------------------
+
+    def serves_at(self, now_ms: int) -> bool:
+        """Whether requests may be executed now, leases apart: everything inherited is in the data,
+        nobody's read lease is left from the epoch before, and no handover is under way."""
+        return (
+            self.log.applied >= self.opening_offset
+            and now_ms >= self.serve_from_ms
+            and self.transfer_to is None
+        )
+
+    def lease_until_ms(self, own_lease_until_ms: int) -> int:
+        """Until when nobody else can have become leader and served (rules 11 to 14): the node's lease
+        in the coordination store, and the promise of every other member of the maximal ISR."""
+        until = own_lease_until_ms
+        for node, incarnation in self.in_sync.members():
+            if node != self.node:
+                progress = self.progress.get(node)
+                if progress is None or progress.incarnation != incarnation:
+                    return 0
+                until = min(until, progress.promised_until_ms)
+        return until
+
+    def enough_in_sync(self) -> bool:
+        """Rule 3: whether the committed ISR is large enough to acknowledge writes."""
+        return len(self.in_sync.committed) >= self.min_in_sync
+
+    # --- the entry being built -------------------------------------------------------------------
+
+    def propose(
+        self, operations: list[Operation], request: RequestId | None, reply: bytes, wall_ms: int
+    ) -> int:
+        """Add the effects of one request to the entry being built; returns the offset it will have.
+
+        Effects of one request are never split over entries, so that they stay atomic.
+        """
+        size = sum([len(operation.key) + len(operation.value) for operation in operations])
+        if self._proposal_bytes and self._proposal_bytes + size > ENTRY_BYTES_MAX:
+            self._append(wall_ms)
+        offset = self.log.last_offset + 1
+        overlay, proposal = self.overlay, self._proposal
+        for operation in operations[:-1]:
+            proposal.append(encode_operation(operation))
+            overlay[operation.key] = (operation, offset)
+        final = operations[-1]
+        proposal.append(encode_operation(final, request, reply))
+        overlay[final.key] = (final, offset)
+        if request is not None:
+            self.log.memory.remember(request, offset, reply)
+        self._operations += operations
+        self._proposal_bytes += size
+        return offset
+
+    @property
+    def proposed_offset(self) -> int:
+        """What a reader waits for so as to see only what is committed."""
+        return self.log.last_offset + (1 if self._proposal else 0)
+
+    def seal(self, wall_ms: int) -> None:
+        """Close the entry being built, if there is one: it is in the log from here on."""
+        if self._proposal:
+            self._append(wall_ms)
+
+    def _append(self, wall_ms: int) -> int:
+        log = self.log
+        log.timestamp_ms = max(log.timestamp_ms, wall_ms)
+        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, self._proposal)
+        offset = log.append(self.epoch, entry, self._operations)
+        self._proposal, self._operations, self._proposal_bytes = [], [], 0
+        self.uncommitted_bytes += len(entry)
+        return offset
+
+    def resign(self) -> list[Waiter]:
+        """Leadership is over. Returns the answers that will not come from this replica."""
+        if self._proposal:
+            self.log.memory_is_stale = True  # it remembers requests that never reached the log
+        return [*self.waiting, *self.waiting_synced]
+
+    # --- followers ---------------------------------------------------------------------------------
+
+    def follower_up(self, node: str, incarnation: str, now_ms: int) -> None:
+        """A connection to a node stands, in this life of its process: ask where its log ends."""
+        if not self.is_replica(node):
+            return
+        former = self.progress.get(node)
+        self.progress[node] = progress = Progress(incarnation, now_ms)
+        if former is not None and former.incarnation == incarnation:
+            progress.match = former.match
+            progress.caught_up_ms = former.caught_up_ms
+            progress.promised_until_ms = former.promised_until_ms
+        self.outbox.append((node, Query(self.partition, self.epoch)))
+
+    def follower_down(self, node: str) -> None:
+        """The connection broke; what was in flight may or may not have arrived."""
+        progress = self.progress.get(node)
+        if progress is not None:
+            progress.phase = Phase.DOWN
+
+    def is_replica(self, node: str) -> bool:
+        """Whether the node is one that this leader replicates to."""
+        record = self.in_sync.record
+        return node != self.node and (node in record.replicas or node in record.isr)
+
+    def heard_position(self, node: str, message: Position) -> None:
+        """A follower told the outline of its log: align it, or mark it for a snapshot."""
+        progress = self.progress.get(node)
+        if progress is None:
+            return
+        common = common_offset(self.log.shape, message.shape)
+        if common is None:
+            progress.needs_snapshot()
+            return
+        epoch = self.log.shape.epoch_at(common)
+        self.outbox.append((node, Align(self.partition, self.epoch, common, epoch)))
+        progress.stream_from(common + 1)
+
+    def heard_ack(self, node: str, message: Ack, now_ms: int) -> None:
+        """A follower has everything up to an offset on disk."""
+        progress = self.progress.get(node)
+        if progress is not None and progress.phase is Phase.STREAM:
+            progress.acknowledged(message.offset, self.log.last_offset, now_ms)
+            self.advance_commit()
+
+    def heard_promise(self, node: str, until_ms: int, now_ms: int) -> None:
+        """A follower promised to serve nothing of its own until `until_ms`."""
+        progress = self.progress.get(node)
+        if progress is None:
+            return
+        progress.promised_until_ms = max(progress.promised_until_ms, until_ms)
+        if progress.phase is Phase.STREAM and progress.match >= self.log.last_offset:
+            progress.caught_up_ms = now_ms
+
+    def pump(self, read_log: ReadLog) -> None:
+        """Send every follower what it lacks, within its flight window."""
+        log = self.log
+        for node, progress in self.progress.items():
+            while (
+                progress.phase is Phase.STREAM
+                and progress.next <= log.last_offset
+                and progress.flight_bytes < FLIGHT_BYTES_MAX
+            ):
+                if progress.next <= log.shape.base_offset:
+                    progress.needs_snapshot()
+                    break
+                self._send_from(node, progress, read_log)
+
+    def _send_from(self, node: str, progress: Progress, read_log: ReadLog) -> None:
+        log, previous = self.log, progress.next - 1
+        first_pending = log.pending[0].offset if log.pending else log.last_offset + 1
+        if progress.next < first_pending:
+            entries = read_log(progress.next, first_pending - 1, CATCH_UP_BYTES)
+        else:
+            entries = _slice(log.pending, progress.next - first_pending)
+        epoch = log.shape.epoch_at(previous)
+        self.outbox.append((node, Append(self.partition, self.epoch, previous, epoch, log.commit, entries)))
+        progress.sent(len(entries), sum(map(len, entries)))
+
+    # --- commit -------------------------------------------------------------------------------------
+
+    def commit_with(self, own_offset: int) -> int:
+        """The commit offset, given how far this node's own disk is."""
+        lowest = own_offset
+        for node, incarnation in self.in_sync.members():
+            if node != self.node:
+                progress = self.progress.get(node)
+                if progress is None or progress.incarnation != incarnation:
+                    return self.log.commit
+                lowest = min(lowest, progress.match)
+        return max(self.log.commit, lowest)
+
+    def advance_commit(self) -> None:
+        """Look again at what is committed, after an acknowledgement, an fsync or another ISR."""
+        self.log.commit = self.commit_with(self.log.synced_offset)
+
+    def take_answers(self) -> list[Waiter]:
+        """The answers that may be given now."""
+        answers: list[Waiter] = []
+        synced, synced_offset = self.waiting_synced, self.log.synced_offset
+        while synced and synced[0].offset <= synced_offset:
+            answers.append(synced.popleft())
+        if self.enough_in_sync():
+            waiting, commit = self.waiting, self.log.commit
+            while waiting and waiting[0].offset <= commit:
+                answers.append(waiting.popleft())
+        return answers
+
+    def applied(self, taken: list[Pending]) -> None:
+        """`taken` is in the data: readers need the overlay for it no more."""
+        overlay = self.overlay
+        for offset, entry, operations in taken:
+            self.uncommitted_bytes -= len(entry)
+            for operation in operations:
+                known = overlay.get(operation.key)
+                if known is not None and known[1] == offset:
+                    del overlay[operation.key]
+
+    # --- the in-sync set ------------------------------------------------------------------------------
+
+    def accept_record(self, record: PartitionRecord) -> None:
+        """The store holds this record of the same epoch now."""
+        self.in_sync.accepted(record)
+        for node in [node for node in self.progress if not self.is_replica(node)]:
+            del self.progress[node]
+        self.advance_commit()
+
+    def isr_change(
+        self,
+        now_ms: int,
+        lag_ms_max: int,
+        is_over: Callable[[str, str], bool],
+        is_leaving: Callable[[str], bool],
+    ) -> PartitionRecord | None:
+        """The next change of the ISR to ask the store for, if one is due and none is under way.
+
+        `is_over(node, incarnation)`: that life of the node has certainly ended.
+        `is_leaving(node)`: it drains and asks to be let go.
+        """
+        if self.in_sync.proposed is not None:
+            return None
+        committed = self.in_sync.committed
+        keep = {
+            node: incarnation
+            for node, incarnation in committed.items()
+            if node == self.node
+            or not (is_over(node, incarnation) or self._lags(node, incarnation, now_ms, lag_ms_max))
+        }
+        for node in [node for node in keep if node != self.node and is_leaving(node)]:
+            if len(keep) > self.min_in_sync:
+                del keep[node]
+        for node, progress in self.progress.items():
+            if (
+                keep.get(node) != progress.incarnation
+                and not is_leaving(node)
+                and self._may_join(node, progress)
+            ):
+                keep[node] = progress.incarnation
+        return None if keep == committed else self.in_sync.propose_isr(keep)
+
+    def _lags(self, node: str, incarnation: str, now_ms: int, lag_ms_max: int) -> bool:
+        progress = self.progress.get(node)
+        if progress is None:
+            return now_ms - self.since_ms > lag_ms_max
+        return progress.incarnation != incarnation or now_ms - progress.caught_up_ms > lag_ms_max
+
+    def _may_join(self, node: str, progress: Progress) -> bool:
+        """Rule 5: it has reached the commit offset and this epoch's first offset, in this epoch (a
+        match is only ever learned in it) and in the current life of its process."""
+        return (
+            node in self.in_sync.record.replicas
+            and progress.phase is Phase.STREAM
+            and progress.match >= max(self.log.commit, self.opening_offset)
+        )
+
+    def ready_to_hand_over(self) -> bool:
+        """Whether the planned successor has everything and nothing else is under way."""
+        if self.transfer_to is None or self.in_sync.proposed is not None or self._proposal:
+            return False
+        progress = self.progress.get(self.transfer_to)
+        last = self.log.last_offset
+        return (
+            progress is not None
+            and self.in_sync.committed.get(self.transfer_to) == progress.incarnation
+            and self.log.commit == last
+            and progress.match == last
+        )
+
+
+def _slice(pending: deque[Pending], start: int) -> list[bytes]:
+    """Entries from index `start` on, up to about CATCH_UP_BYTES."""
+    entries: list[bytes] = []
+    size = 0
+    for index in range(start, len(pending)):
+        entry = pending[index].entry
+        entries.append(entry)
+        size += len(entry)
+        if size >= CATCH_UP_BYTES:
+            break
+    return entries
