@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,12 +18,11 @@ from typing import Any, Self, TypeVar
 from fortdb.client import requests
 from fortdb.client.address import PORT_DEFAULT, Address, parse_address
 from fortdb.client.connection import Connection, Exchange, Reply
-from fortdb.client.failures import ConnectionFailed
 from fortdb.client.pipeline import Pipeline
 from fortdb.client.pool import Pool
 from fortdb.client.requests import Argument, Request
 from fortdb.client.status import LayoutPlan, RingStatus, parse_keyspaces, parse_plan, parse_ring
-from fortdb.errors import BadRequest, FortError, OutcomeUnknown, ProtocolError, Unavailable
+from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.model import Ack, Keyspace
 
 T = TypeVar("T")
@@ -246,7 +244,7 @@ class Client:
             not_executed = exchange.sent_bytes < len(batch[0].packed)
             if exchange.timed_out or not (repeatable or not_executed):
                 break
-        return exchange.replies + _without_reply(batch, exchange, self._timeout_s)
+        return exchange.replies + requests.without_reply(batch, exchange, self._timeout_s)
 
     def _exchange_once(self, batch: Sequence[Request[Any]], deadline_s: float, fresh: bool) -> Exchange:
         with self._pool.connection(deadline_s, fresh) as connection:
@@ -254,19 +252,3 @@ class Client:
             if any(request.stateful for request in batch):
                 connection.close()
             return exchange
-
-
-def _without_reply(batch: Sequence[Request[Any]], exchange: Exchange, timeout_s: float) -> list[Reply]:
-    """What to say of each request that got no reply."""
-    happened = f"no answer within {timeout_s:g} s" if exchange.timed_out else str(exchange.failure)
-    answered = len(exchange.replies)
-    ends = list(accumulate(len(request.packed) for request in batch))
-    errors: list[Reply] = []
-    for request, end in zip(batch[answered:], ends[answered:], strict=True):
-        if request.read_only:
-            errors.append((Unavailable if exchange.timed_out else ConnectionFailed)(f"{happened}; try again"))
-        elif exchange.sent_bytes < end:
-            errors.append(ConnectionFailed(f"{happened}; it was not executed, try again"))
-        else:
-            errors.append(OutcomeUnknown(f"{happened}; it may have been executed, read before trying again"))
-    return errors

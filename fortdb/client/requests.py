@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Generic, TypeVar
+from itertools import accumulate, chain
+from typing import Any, Generic, TypeVar
 
 import hiredis
 
-from fortdb.client.connection import Reply
-from fortdb.errors import BadRequest, FortError, ProtocolError
+from fortdb.client.connection import Exchange, Reply
+from fortdb.client.failures import ConnectionFailed
+from fortdb.errors import BadRequest, FortError, OutcomeUnknown, ProtocolError, Unavailable
 from fortdb.limits import ARGUMENTS_MAX, COMMAND_BYTES_MAX, VALUE_BYTES_MAX
 from fortdb.model import Ack
 
@@ -163,6 +164,22 @@ def ping() -> Request[bool]:
 def text(arguments: Sequence[Argument]) -> Request[bytes]:
     """An admin command that answers with a status or a document."""
     return request(arguments, _bytes)
+
+
+def without_reply(batch: Sequence[Request[Any]], exchange: Exchange, timeout_s: float) -> list[Reply]:
+    """What to say of each request that got no reply."""
+    happened = f"no answer within {timeout_s:g} s" if exchange.timed_out else str(exchange.failure)
+    answered = len(exchange.replies)
+    ends = list(accumulate(len(request.packed) for request in batch))
+    errors: list[Reply] = []
+    for request, end in zip(batch[answered:], ends[answered:], strict=True):
+        if request.read_only:
+            errors.append((Unavailable if exchange.timed_out else ConnectionFailed)(f"{happened}; try again"))
+        elif exchange.sent_bytes < end:
+            errors.append(ConnectionFailed(f"{happened}; it was not executed, try again"))
+        else:
+            errors.append(OutcomeUnknown(f"{happened}; it may have been executed, read before trying again"))
+    return errors
 
 
 def _encode(argument: Argument) -> bytes:

@@ -1,0 +1,94 @@
+"""What the prompt offers while somebody types: command names, and names out of the ring.
+
+The names come from the ring itself, asked for on prompt_toolkit's completion thread and kept for a
+moment; a ring that does not answer simply completes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from time import monotonic
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+
+from fortdb.client import Address, Client, PartitionStatus, RingStatus
+from fortdb.errors import FortError
+
+RING_FRESH_S = 10.0  # names change rarely; one question while a line is typed is enough
+RING_TIMEOUT_S = 1.0  # a completion later than this is of no use
+
+USAGE = {
+    "PUT": "key value [PX ms] [NX|XX] [ACK SYNC|ASYNC]",
+    "GET": "key [STALE]",
+    "DELETE": "key ...",
+    "EXISTS": "key ...",
+    "MGET": "key ...",
+    "MSET": "key value ...",
+    "INCR": "key",
+    "INCRBY": "key number",
+    "DECR": "key",
+    "APPEND": "key value",
+    "GETDEL": "key",
+    "STRLEN": "key",
+    "PEXPIRE": "key ms",
+    "PERSIST": "key",
+    "PTTL": "key",
+    "SCAN": "cursor [MATCH pattern] [COUNT number]",
+    "DBSIZE": "",
+    "PING": "",
+    "INFO": "",
+    "RING": "",
+    "LEADER": "MOVE partition node",
+    "LAYOUT": "PLAN options | APPLY plan",
+    "KEYSPACE": "CREATE name [ACK SYNC|ASYNC] | LIST | DROP name",
+    "HELP": "",
+    "EXIT": "",
+}
+"""What HELP shows and what is completed. Other Redis names that a router knows work as well."""
+
+SUBCOMMANDS = {"LEADER": ("MOVE",), "LAYOUT": ("PLAN", "APPLY"), "KEYSPACE": ("CREATE", "LIST", "DROP")}
+
+
+def help_text() -> str:
+    """The commands and their arguments, one a line."""
+    return "\n".join(f"  {name:<9} {arguments}".rstrip() for name, arguments in USAGE.items())
+
+
+class CommandCompleter(Completer):
+    """Completes the word before the cursor, by where it stands in the line."""
+
+    def __init__(self, address: Address) -> None:
+        self._client = Client(address.host, address.port, connections_max=1, timeout_s=RING_TIMEOUT_S)
+        self._ring: RingStatus | None = None
+        self._asked_s = -RING_FRESH_S
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        words = document.text_before_cursor.split(" ")
+        typed = words[-1]
+        for candidate in self._candidates([word.upper() for word in words[:-1]]):
+            if typed and candidate.upper().startswith(typed.upper()):
+                yield Completion(candidate, start_position=-len(typed))
+
+    def _candidates(self, before: Sequence[str]) -> Sequence[str]:
+        match before:
+            case []:
+                return list(USAGE)
+            case [command]:
+                return SUBCOMMANDS.get(command, ())
+            case ["LEADER", "MOVE"]:
+                return [partition.name for partition in self._partitions()]
+            case ["LEADER", "MOVE", name]:
+                holders = (one.isr for one in self._partitions() if one.name.upper() == name)
+                return next(holders, ())
+        return ()
+
+    def _partitions(self) -> Sequence[PartitionStatus]:
+        """The ring's partitions as they were at most a moment ago; empty when nobody answers."""
+        if monotonic() - self._asked_s > RING_FRESH_S:
+            self._asked_s = monotonic()
+            try:
+                self._ring = self._client.ring()
+            except FortError:
+                self._ring = None
+        return () if self._ring is None else self._ring.partitions

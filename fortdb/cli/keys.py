@@ -1,0 +1,107 @@
+"""`fortdb put|get|delete|ping`: one key, one answer, for scripts and quick looks."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+
+import click
+
+from fortdb.cli.failures import Failed
+from fortdb.cli.settings import Settings, json_option, pass_settings
+from fortdb.model import Ack
+
+
+@click.command()
+@click.argument("key")
+@click.argument("value")
+@click.option("--expire-ms", type=click.IntRange(1), help="Let the key end after so many milliseconds.")
+@click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@click.option("--if-present", is_flag=True, help="Only if there is such a key.")
+@click.option(
+    "--ack",
+    type=click.Choice([ack.value for ack in Ack]),
+    help="When a write counts as done: on every in-sync replica's disk (sync), or on the leader's "
+    "alone (async, which a failover may lose). Default: as the keyspace says.",
+)
+@json_option
+@pass_settings
+def put(
+    settings: Settings,
+    key: str,
+    value: str,
+    expire_ms: int | None,
+    if_absent: bool,
+    if_present: bool,
+    ack: str | None,
+) -> None:
+    """Store VALUE under KEY; a VALUE of - is read from standard input."""
+    if if_absent and if_present:
+        raise click.UsageError("--if-absent and --if-present exclude each other; give one")
+    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    with settings.client() as client:
+        done = client.put(
+            os.fsencode(key),
+            content,
+            expire_ms=expire_ms,
+            only_if_absent=if_absent,
+            only_if_present=if_present,
+            ack=None if ack is None else Ack(ack),
+        )
+    if not done:
+        there = "there is a" if if_absent else "there is no"
+        raise Failed(f"{there} key {key!r}; nothing was stored")
+    settings.write({"stored": True}, "OK")
+
+
+@click.command()
+@click.argument("key")
+@click.option("--stale", is_flag=True, help="Let a follower answer, perhaps from the past.")
+@json_option
+@pass_settings
+def get(settings: Settings, key: str, stale: bool) -> None:
+    """Write the value under KEY to standard output, byte for byte."""
+    with settings.client() as client:
+        value = client.get(os.fsencode(key), stale=stale)
+    if value is None:
+        raise Failed(f"there is no key {key!r}")
+    if settings.as_json:
+        settings.write({"key": key, **_json_value(value)}, "")
+        return
+    sys.stdout.buffer.write(value + b"\n" if sys.stdout.isatty() else value)
+    sys.stdout.buffer.flush()
+
+
+@click.command()
+@click.argument("keys", nargs=-1, required=True)
+@json_option
+@pass_settings
+def delete(settings: Settings, keys: tuple[str, ...]) -> None:
+    """Remove keys and write how many of them there were."""
+    with settings.client() as client:
+        deleted = client.delete(*map(os.fsencode, keys))
+    settings.write({"deleted": deleted}, str(deleted))
+
+
+@click.command()
+@json_option
+@pass_settings
+def ping(settings: Settings) -> None:
+    """Ask the router for a sign of life."""
+    with settings.client() as client:
+        client.ping()  # connects; the second one measures the round trip alone
+        latency_ms = client.ping() * 1000
+    address = str(settings.address)
+    settings.write(
+        {"address": address, "latency_ms": round(latency_ms, 3)},
+        f"PONG from {address} in {latency_ms:.2f} ms",
+    )
+
+
+def _json_value(value: bytes) -> dict[str, str]:
+    """JSON has no bytes: text where the value is text, base64 under another name where not."""
+    try:
+        return {"value": value.decode()}
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value).decode()}

@@ -1,0 +1,38 @@
+"""`fortdb node` and `fortdb router`: the server processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+CONFIG_OPTION = click.option(
+    "--config",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The configuration file; `fortdb config reference` explains it.",
+)
+
+
+@click.command()
+@CONFIG_OPTION
+@click.pass_context
+def node(context: click.Context, path: Path) -> None:
+    """Run a data node until it is told to stop."""
+    from fortdb.config import load_node
+    from fortdb.node.main import run
+
+    context.exit(run(load_node(path, os.environ)))
+
+
+@click.command()
+@CONFIG_OPTION
+@click.pass_context
+def router(context: click.Context, path: Path) -> None:
+    """Run a router until it is told to stop."""
+    from fortdb.config import load_router
+    from fortdb.router.main import run
+
+    context.exit(run(load_router(path, os.environ)))

@@ -1,0 +1,62 @@
+"""What the global options say, handed to every command as click's context object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from fortdb.client import Address, Client, parse_address
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Settings:
+    """The router to talk to, and how to write answers."""
+
+    address: Address
+    timeout_s: float
+    as_json: bool
+
+    def client(self) -> Client:
+        """A client for one command; used as a context manager."""
+        return Client(self.address.host, self.address.port, timeout_s=self.timeout_s)
+
+    def write(self, document: object, text: str) -> None:
+        """Print `document` as JSON if asked for, else the text."""
+        click.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None) if self.as_json else text)
+
+
+pass_settings = click.make_pass_decorator(Settings)
+
+
+def json_option(command: F) -> F:
+    """`--json` after the command's name too, where people look for it."""
+
+    def note(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Settings).as_json = True
+
+    option = click.option(
+        "--json", is_flag=True, expose_value=False, callback=note, help="Write the answer as JSON."
+    )
+    return option(command)
+
+
+def choose_address(context: click.Context, host: str, port: int, url: str | None) -> Address:
+    """`--url` before `--host` and `--port`, and what was typed before the environment."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    host_typed = typed in (context.get_parameter_source("host"), context.get_parameter_source("port"))
+    if url is None or (host_typed and context.get_parameter_source("url") is not typed):
+        return Address(host, port)
+    return parse_address(url)
+
+
+def text_of(value: bytes) -> str:
+    """Bytes for a person's eyes: UTF-8 where it is, escapes where it is not."""
+    return value.decode("utf-8", "backslashreplace")
