@@ -18,11 +18,18 @@ DATA_KIND = b"\x01"
 
 DATA_PREFIX_BYTES = 9
 
+_PARTITION = Struct(">H")
 _LOG = Struct(">HQ")
 _TOKEN = Struct(">Q")
 
+partition_key = _PARTITION.pack
 log_key = _LOG.pack
 expiry_prefix = _LOG.pack
+
+
+def partition_end(partition: int) -> bytes:
+    """After every log, expiry and state key of a partition; the last one has no successor to name."""
+    return _PARTITION.pack(partition + 1) if partition < 0xFFFF else b"\xff" * 11
 
 
 def data_key(token: int, key: bytes) -> bytes:
