@@ -27,12 +27,19 @@ FLIGHT_BYTES_MAX = 8 * 1024 * 1024  # sent to a follower and not yet on its disk
 CATCH_UP_BYTES = 512 * 1024  # read from the log for one follower in one tick
 SNAPSHOT_CHUNK_BYTES = 256 * 1024  # read from the data for one follower in one tick
 SNAPSHOT_FLIGHT_BYTES = 4 * 1024 * 1024  # chunks sent and not yet acknowledged
+SNAPSHOT_HISTORY_BYTES = 8 * 1024 * 1024  # of the log's tail that goes along, for request ids
 HELD_REQUESTS_MAX = 20_000  # requests that wait in a node for a partition to become ready
 UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024  # appended and not committed, per partition
 SESSIONS_MAX = 512  # routers whose request ids a partition remembers
+SWEEP_COUNT = 200  # expired keys deleted per partition and sweep
 DEDUPE_WINDOW_MS = 60_000  # age of the log tail from which request ids are read at start
 DEDUPE_ENTRIES_MAX = 20_000  # and its length
+ASK_AGAIN_MS = 500  # a follower that does not answer where its log ends is asked again
+HANDOVER_MS_MAX = 3_000  # a planned switchover that takes longer is given up, nothing changed
+DRAIN_MS_MAX = 10_000  # a stopping node hands over for so long at most
+SCAN_COUNT_MAX = 10_000  # keys in one page of a scan
 LOG_SEGMENT_BYTES = 4 * 1024 * 1024  # granularity at which a log's head is trimmed
+LOG_SEGMENTS_MAX = 256  # kept while a live follower still catches up; then it needs a snapshot
 LOG_SEGMENTS_KEPT = 8  # kept for followers that were away; older ones need a snapshot
 
 # What a router may hold.

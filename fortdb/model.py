@@ -128,6 +128,7 @@ class ClusterView:
     nodes: Mapping[str, NodeRecord] = field(default_factory=dict)
     records: Mapping[str, PartitionRecord] = field(default_factory=dict)
     keyspaces: Mapping[str, Keyspace] = field(default_factory=dict)
+    keyspaces_revision: int = 0
     controller: str | None = None
     controller_revision: int = 0
 

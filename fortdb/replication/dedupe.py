@@ -57,5 +57,9 @@ class RequestMemory:
                 known.popitem(last=False)
         known[request.sequence] = (offset, reply)
 
+    def clear(self) -> None:
+        """Forget everything, before the log is read again."""
+        self._sessions.clear()
+
     def __len__(self) -> int:
         return sum(len(session.known) for session in self._sessions.values())

@@ -53,7 +53,11 @@ class InSync:
         assert leader in self.record.isr, "rule 6: a leader comes from the ISR"
         return self._propose(
             replace(
-                self.record, leader=leader, epoch=self.record.epoch + 1, handover=True, preferred=preferred
+                self.record,
+                leader=leader,
+                epoch=self.record.epoch + 1,
+                handover=True,
+                preferred=preferred,
             )
         )
 

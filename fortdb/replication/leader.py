@@ -16,9 +16,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fortdb.limits import CATCH_UP_BYTES, ENTRY_BYTES_MAX, FLIGHT_BYTES_MAX
+from fortdb.limits import (
+    ASK_AGAIN_MS,
+    CATCH_UP_BYTES,
+    ENTRY_BYTES_MAX,
+    FLIGHT_BYTES_MAX,
+)
 from fortdb.model import PartitionRecord
-from fortdb.replication.entries import Operation, RequestId, encode_entry, encode_operation
+from fortdb.replication.entries import (
+    Kind,
+    Operation,
+    RequestId,
+    encode_entry,
+    encode_operation,
+)
 from fortdb.replication.epochs import common_offset
 from fortdb.replication.isr import InSync
 from fortdb.replication.log import Pending, ReplicaLog
@@ -102,23 +113,31 @@ class Leader:
     # --- the entry being built -------------------------------------------------------------------
 
     def propose(
-        self, operations: list[Operation], request: RequestId | None, reply: bytes, wall_ms: int
+        self,
+        operations: list[Operation],
+        request: RequestId | None,
+        reply: bytes,
+        wall_ms: int,
     ) -> int:
         """Add the effects of one request to the entry being built; returns the offset it will have.
 
         Effects of one request are never split over entries, so that they stay atomic.
         """
-        size = sum([len(operation.key) + len(operation.value) for operation in operations])
+        size = sum(
+            [len(operation.key) + len(operation.value) for operation in operations]
+        )
         if self._proposal_bytes and self._proposal_bytes + size > ENTRY_BYTES_MAX:
             self._append(wall_ms)
         offset = self.log.last_offset + 1
         overlay, proposal = self.overlay, self._proposal
         for operation in operations[:-1]:
             proposal.append(encode_operation(operation))
-            overlay[operation.key] = (operation, offset)
+            if operation.kind != Kind.FORGET:
+                overlay[operation.key] = (operation, offset)
         final = operations[-1]
         proposal.append(encode_operation(final, request, reply))
-        overlay[final.key] = (final, offset)
+        if final.kind != Kind.FORGET:
+            overlay[final.key] = (final, offset)
         if request is not None:
             self.log.memory.remember(request, offset, reply)
         self._operations += operations
@@ -138,16 +157,28 @@ class Leader:
     def _append(self, wall_ms: int) -> int:
         log = self.log
         log.timestamp_ms = max(log.timestamp_ms, wall_ms)
-        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, self._proposal)
+        entry = encode_entry(
+            self.epoch, log.last_offset + 1, log.timestamp_ms, self._proposal
+        )
         offset = log.append(self.epoch, entry, self._operations)
         self._proposal, self._operations, self._proposal_bytes = [], [], 0
         self.uncommitted_bytes += len(entry)
         return offset
 
+    def wait(self, offset: int, slot: Any, reply: bytes) -> None:
+        """Give `reply` to `slot` once `offset` is committed; offsets never decrease."""
+        self.waiting.append(Waiter(offset, slot, reply))
+
+    def wait_synced(self, offset: int, slot: Any, reply: bytes) -> None:
+        """Give `reply` to `slot` once `offset` is on this node's own disk (async)."""
+        self.waiting_synced.append(Waiter(offset, slot, reply))
+
     def resign(self) -> list[Waiter]:
         """Leadership is over. Returns the answers that will not come from this replica."""
         if self._proposal:
-            self.log.memory_is_stale = True  # it remembers requests that never reached the log
+            self.log.memory_is_stale = (
+                True  # it remembers requests that never reached the log
+            )
         return [*self.waiting, *self.waiting_synced]
 
     # --- followers ---------------------------------------------------------------------------------
@@ -158,11 +189,28 @@ class Leader:
             return
         former = self.progress.get(node)
         self.progress[node] = progress = Progress(incarnation, now_ms)
+        if former is not None:
+            progress.attempt = former.attempt
         if former is not None and former.incarnation == incarnation:
             progress.match = former.match
             progress.caught_up_ms = former.caught_up_ms
             progress.promised_until_ms = former.promised_until_ms
-        self.outbox.append((node, Query(self.partition, self.epoch)))
+        self._ask(node, progress, now_ms)
+
+    def _ask(self, node: str, progress: Progress, now_ms: int) -> None:
+        self.outbox.append(
+            (node, Query(self.partition, self.epoch, progress.ask(now_ms)))
+        )
+
+    def ask_again(self, now_ms: int) -> None:
+        """Repeat the question to followers that gave no answer: they may not have known that they
+        hold the partition."""
+        for node, progress in self.progress.items():
+            if (
+                progress.phase is Phase.PROBE
+                and now_ms - progress.asked_ms > ASK_AGAIN_MS
+            ):
+                self._ask(node, progress, now_ms)
 
     def follower_down(self, node: str) -> None:
         """The connection broke; what was in flight may or may not have arrived."""
@@ -175,10 +223,19 @@ class Leader:
         record = self.in_sync.record
         return node != self.node and (node in record.replicas or node in record.isr)
 
-    def heard_position(self, node: str, message: Position) -> None:
-        """A follower told the outline of its log: align it, or mark it for a snapshot."""
+    def heard_position(self, node: str, message: Position, now_ms: int) -> None:
+        """A follower told the outline of its log: align it, or mark it for a snapshot.
+
+        Only the answer to the latest question counts. An earlier one describes a log that may have
+        grown since, and to align by it would cut off what was acknowledged.
+        """
         progress = self.progress.get(node)
         if progress is None:
+            return
+        if not message.attempt:
+            self._ask(node, progress, now_ms)
+            return
+        if progress.phase is not Phase.PROBE or message.attempt != progress.attempt:
             return
         common = common_offset(self.log.shape, message.shape)
         if common is None:
@@ -226,7 +283,14 @@ class Leader:
         else:
             entries = _slice(log.pending, progress.next - first_pending)
         epoch = log.shape.epoch_at(previous)
-        self.outbox.append((node, Append(self.partition, self.epoch, previous, epoch, log.commit, entries)))
+        self.outbox.append(
+            (
+                node,
+                Append(
+                    self.partition, self.epoch, previous, epoch, log.commit, entries
+                ),
+            )
+        )
         progress.sent(len(entries), sum(map(len, entries)))
 
     # --- commit -------------------------------------------------------------------------------------
@@ -296,7 +360,10 @@ class Leader:
             node: incarnation
             for node, incarnation in committed.items()
             if node == self.node
-            or not (is_over(node, incarnation) or self._lags(node, incarnation, now_ms, lag_ms_max))
+            or not (
+                is_over(node, incarnation)
+                or self._lags(node, incarnation, now_ms, lag_ms_max)
+            )
         }
         for node in [node for node in keep if node != self.node and is_leaving(node)]:
             if len(keep) > self.min_in_sync:
@@ -314,7 +381,10 @@ class Leader:
         progress = self.progress.get(node)
         if progress is None:
             return now_ms - self.since_ms > lag_ms_max
-        return progress.incarnation != incarnation or now_ms - progress.caught_up_ms > lag_ms_max
+        return (
+            progress.incarnation != incarnation
+            or now_ms - progress.caught_up_ms > lag_ms_max
+        )
 
     def _may_join(self, node: str, progress: Progress) -> bool:
         """Rule 5: it has reached the commit offset and this epoch's first offset, in this epoch (a
@@ -327,7 +397,11 @@ class Leader:
 
     def ready_to_hand_over(self) -> bool:
         """Whether the planned successor has everything and nothing else is under way."""
-        if self.transfer_to is None or self.in_sync.proposed is not None or self._proposal:
+        if (
+            self.transfer_to is None
+            or self.in_sync.proposed is not None
+            or self._proposal
+        ):
             return False
         progress = self.progress.get(self.transfer_to)
         last = self.log.last_offset

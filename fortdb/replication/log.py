@@ -41,7 +41,9 @@ class ReplicaLog:
         self.commit = applied
         self.applied = applied
         self.synced_offset = shape.last_offset
-        self.timestamp_ms = 0  # of the newest entry; time never runs backwards along a log
+        self.timestamp_ms = (
+            0  # of the newest entry; time never runs backwards along a log
+        )
         self.pending: deque[Pending] = deque()
         self.memory = RequestMemory()
         self.memory_is_stale = False  # the node must read it again from the log
@@ -107,8 +109,18 @@ class ReplicaLog:
 
     def take_writes(self) -> Writes:
         """What the next batch must hold; the node writes it and, once it is on disk, says so."""
-        writes = Writes(self._wipe, self._truncate, self._writes, self.state_changed or bool(self._writes))
-        self._wipe, self._truncate, self._writes, self.state_changed = False, None, [], False
+        writes = Writes(
+            self._wipe,
+            self._truncate,
+            self._writes,
+            self.state_changed or bool(self._writes),
+        )
+        self._wipe, self._truncate, self._writes, self.state_changed = (
+            False,
+            None,
+            [],
+            False,
+        )
         return writes
 
     def take_committed(self, commit: int) -> list[Pending]:

@@ -56,6 +56,7 @@ class Status(IntEnum):
 
 FRAME = Struct("<IB")
 _PARTITION_EPOCH = Struct("<HQ")
+_QUERY = Struct("<HQI")
 _ALIGN = Struct("<HQQQ")
 _APPEND = Struct("<HQQQQI")
 _ACK = Struct("<HQQ")
@@ -70,17 +71,21 @@ _SNAPSHOT = Struct("<HQI")
 
 
 class Query(NamedTuple):
-    """Leader to follower: I lead in this epoch; where does your log end?"""
+    """Leader to follower: I lead in this epoch; where does your log end? `attempt` counts the
+    questions, so that an answer to an earlier one is told apart."""
 
     partition: int
     epoch: int
+    attempt: int
 
 
 class Position(NamedTuple):
-    """Follower to leader: the outline of my log."""
+    """Follower to leader: the outline of my log. `attempt` is the question's, or 0 when nobody
+    asked and the leader should."""
 
     partition: int
     epoch: int
+    attempt: int
     shape: LogShape
 
 
@@ -205,35 +210,50 @@ def encode(message: Message) -> bytes:
     """A message as a frame."""
     match message:
         case Append(partition, epoch, previous_offset, previous_epoch, commit, entries):
-            head = _APPEND.pack(partition, epoch, previous_offset, previous_epoch, commit, len(entries))
+            head = _APPEND.pack(
+                partition, epoch, previous_offset, previous_epoch, commit, len(entries)
+            )
             return frame(Type.APPEND, head + _pack_many(entries))
         case Ack():
             return frame(Type.ACK, _ACK.pack(*message))
         case Heartbeat(sent_ms, lease_ms, claims):
             body = _HEARTBEAT.pack(sent_ms, lease_ms, len(claims))
-            return frame(Type.HEARTBEAT, body + b"".join(_CLAIM.pack(*claim) for claim in claims))
+            return frame(
+                Type.HEARTBEAT, body + b"".join(_CLAIM.pack(*claim) for claim in claims)
+            )
         case HeartbeatAck(sent_ms, accepted):
             body = _SENT.pack(sent_ms, len(accepted))
             return frame(
-                Type.HEARTBEAT_ACK, body + b"".join(_PARTITION_EPOCH.pack(*pair) for pair in accepted)
+                Type.HEARTBEAT_ACK,
+                body + b"".join(_PARTITION_EPOCH.pack(*pair) for pair in accepted),
             )
         case Query():
-            return frame(Type.QUERY, _PARTITION_EPOCH.pack(*message))
+            return frame(Type.QUERY, _QUERY.pack(*message))
         case Refuse():
             return frame(Type.REFUSE, _PARTITION_EPOCH.pack(*message))
         case Align():
             return frame(Type.ALIGN, _ALIGN.pack(*message))
-        case Position(partition, epoch, shape):
-            return frame(Type.POSITION, _PARTITION_EPOCH.pack(partition, epoch) + _shape_to_bytes(shape))
+        case Position(partition, epoch, attempt, shape):
+            return frame(
+                Type.POSITION,
+                _QUERY.pack(partition, epoch, attempt) + _shape_to_bytes(shape),
+            )
         case SnapshotBegin(partition, epoch, shape):
             return frame(
-                Type.SNAPSHOT_BEGIN, _PARTITION_EPOCH.pack(partition, epoch) + _shape_to_bytes(shape)
+                Type.SNAPSHOT_BEGIN,
+                _PARTITION_EPOCH.pack(partition, epoch) + _shape_to_bytes(shape),
             )
         case SnapshotChunk(partition, epoch, number, pairs):
             flat = [part for pair in pairs for part in pair]
-            return frame(Type.SNAPSHOT_CHUNK, _SNAPSHOT.pack(partition, epoch, number) + _pack_many(flat))
+            return frame(
+                Type.SNAPSHOT_CHUNK,
+                _SNAPSHOT.pack(partition, epoch, number) + _pack_many(flat),
+            )
         case SnapshotEnd(partition, epoch, chunks, history):
-            return frame(Type.SNAPSHOT_END, _SNAPSHOT.pack(partition, epoch, chunks) + _pack_many(history))
+            return frame(
+                Type.SNAPSHOT_END,
+                _SNAPSHOT.pack(partition, epoch, chunks) + _pack_many(history),
+            )
         case SnapshotAck():
             return frame(Type.SNAPSHOT_ACK, _SNAPSHOT.pack(*message))
 
@@ -243,39 +263,59 @@ def decode(kind: int, body: bytes) -> Message:
     try:
         match kind:
             case Type.APPEND:
-                partition, epoch, previous_offset, previous_epoch, commit, count = _APPEND.unpack_from(body)
+                partition, epoch, previous_offset, previous_epoch, commit, count = (
+                    _APPEND.unpack_from(body)
+                )
                 entries = _unpack_many(body, _APPEND.size)
                 if len(entries) != count:
                     raise ValueError("entry count")
-                return Append(partition, epoch, previous_offset, previous_epoch, commit, entries)
+                return Append(
+                    partition, epoch, previous_offset, previous_epoch, commit, entries
+                )
             case Type.ACK:
                 return Ack(*_ACK.unpack(body))
             case Type.HEARTBEAT:
                 sent_ms, lease_ms, count = _HEARTBEAT.unpack_from(body)
-                claims = [Claim(*fields) for fields in _CLAIM.iter_unpack(body[_HEARTBEAT.size :])]
+                claims = [
+                    Claim(*fields)
+                    for fields in _CLAIM.iter_unpack(body[_HEARTBEAT.size :])
+                ]
                 return Heartbeat(sent_ms, lease_ms, claims)
             case Type.HEARTBEAT_ACK:
                 sent_ms, count = _SENT.unpack_from(body)
-                return HeartbeatAck(sent_ms, list(_PARTITION_EPOCH.iter_unpack(body[_SENT.size :])))
+                return HeartbeatAck(
+                    sent_ms, list(_PARTITION_EPOCH.iter_unpack(body[_SENT.size :]))
+                )
             case Type.QUERY:
-                return Query(*_PARTITION_EPOCH.unpack(body))
+                return Query(*_QUERY.unpack(body))
             case Type.REFUSE:
                 return Refuse(*_PARTITION_EPOCH.unpack(body))
             case Type.ALIGN:
                 return Align(*_ALIGN.unpack(body))
             case Type.POSITION:
-                partition, epoch = _PARTITION_EPOCH.unpack_from(body)
-                return Position(partition, epoch, _shape_of(body[_PARTITION_EPOCH.size :]))
+                partition, epoch, attempt = _QUERY.unpack_from(body)
+                return Position(
+                    partition, epoch, attempt, _shape_of(body[_QUERY.size :])
+                )
             case Type.SNAPSHOT_BEGIN:
                 partition, epoch = _PARTITION_EPOCH.unpack_from(body)
-                return SnapshotBegin(partition, epoch, _shape_of(body[_PARTITION_EPOCH.size :]))
+                return SnapshotBegin(
+                    partition, epoch, _shape_of(body[_PARTITION_EPOCH.size :])
+                )
             case Type.SNAPSHOT_CHUNK:
                 partition, epoch, number = _SNAPSHOT.unpack_from(body)
                 flat = _unpack_many(body, _SNAPSHOT.size)
-                return SnapshotChunk(partition, epoch, number, list(zip(flat[::2], flat[1::2], strict=True)))
+                return SnapshotChunk(
+                    partition,
+                    epoch,
+                    number,
+                    list(zip(flat[::2], flat[1::2], strict=True)),
+                )
             case Type.SNAPSHOT_END:
                 partition, epoch, number = _SNAPSHOT.unpack_from(body)
-                return SnapshotEnd(partition, epoch, number, _unpack_many(body, _SNAPSHOT.size))
+                return SnapshotEnd(
+                    partition, epoch, number, _unpack_many(body, _SNAPSHOT.size)
+                )
             case Type.SNAPSHOT_ACK:
                 return SnapshotAck(*_SNAPSHOT.unpack(body))
     except Exception as error:
@@ -295,7 +335,9 @@ class Request(NamedTuple):
     command: bytes
 
 
-def encode_request(partition: int, epoch: int, sequence: int, watermark: int, command: bytes) -> bytes:
+def encode_request(
+    partition: int, epoch: int, sequence: int, watermark: int, command: bytes
+) -> bytes:
     """A `Request` frame."""
     body = _REQUEST.pack(partition, epoch, sequence, watermark)
     return FRAME.pack(len(body) + len(command), Type.REQUEST) + body + command
@@ -359,7 +401,9 @@ class FrameReader:
         while end - at >= 5:
             length, kind = FRAME.unpack_from(buffer, at)
             if length > FRAME_BYTES_MAX:
-                raise BadRequest(f"frame of {length} bytes is larger than {FRAME_BYTES_MAX}")
+                raise BadRequest(
+                    f"frame of {length} bytes is larger than {FRAME_BYTES_MAX}"
+                )
             stop = at + 5 + length
             if stop > end:
                 break
@@ -370,7 +414,9 @@ class FrameReader:
 
 
 def _pack_many(parts: list[bytes]) -> bytes:
-    return b"".join([piece for part in parts for piece in (_LENGTH.pack(len(part)), part)])
+    return b"".join(
+        [piece for part in parts for piece in (_LENGTH.pack(len(part)), part)]
+    )
 
 
 def _unpack_many(body: bytes, at: int) -> list[bytes]:
@@ -387,9 +433,16 @@ def _unpack_many(body: bytes, at: int) -> list[bytes]:
 
 
 def _shape_to_bytes(shape: LogShape) -> bytes:
-    return json.dumps([shape.base_offset, shape.base_epoch, shape.epochs, shape.last_offset]).encode()
+    return json.dumps(
+        [shape.base_offset, shape.base_epoch, shape.epochs, shape.last_offset]
+    ).encode()
 
 
 def _shape_of(body: bytes) -> LogShape:
     base_offset, base_epoch, epochs, last_offset = json.loads(body)
-    return LogShape(base_offset, base_epoch, tuple((epoch, first) for epoch, first in epochs), last_offset)
+    return LogShape(
+        base_offset,
+        base_epoch,
+        tuple((epoch, first) for epoch, first in epochs),
+        last_offset,
+    )

@@ -21,6 +21,8 @@ class Progress:
     __slots__ = (
         "_flight",
         "_mark",
+        "asked_ms",
+        "attempt",
         "caught_up_ms",
         "flight_bytes",
         "incarnation",
@@ -38,8 +40,21 @@ class Progress:
         self.flight_bytes = 0
         self.promised_until_ms = 0
         self.caught_up_ms = now_ms
-        self._flight: deque[tuple[int, int]] = deque()  # (last offset, bytes) of each append sent
-        self._mark: tuple[int, int] | None = None  # (our last offset, when) to measure lag against
+        self.asked_ms = now_ms
+        self.attempt = 0
+        self._flight: deque[tuple[int, int]] = (
+            deque()
+        )  # (last offset, bytes) of each append sent
+        self._mark: tuple[int, int] | None = (
+            None  # (our last offset, when) to measure lag against
+        )
+
+    def ask(self, now_ms: int) -> int:
+        """A question is on its way to the follower; returns which. Only its answer counts."""
+        self.phase = Phase.PROBE
+        self.asked_ms = now_ms
+        self.attempt += 1
+        return self.attempt
 
     def stream_from(self, offset: int) -> None:
         """The logs agree before `offset`: send from there."""

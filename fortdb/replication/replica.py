@@ -39,7 +39,13 @@ class Replica:
     """The state machine of one replica. Times are the node's steady clock, in milliseconds."""
 
     def __init__(
-        self, partition: int, name: str, node: str, incarnation: str, epoch: int, log: ReplicaLog
+        self,
+        partition: int,
+        name: str,
+        node: str,
+        incarnation: str,
+        epoch: int,
+        log: ReplicaLog,
     ) -> None:
         self.partition = partition
         self.name = name
@@ -58,7 +64,9 @@ class Replica:
 
     # --- role ---------------------------------------------------------------------------------
 
-    def adopt(self, record: PartitionRecord, min_in_sync: int, now_ms: int, wall_ms: int) -> bool:
+    def adopt(
+        self, record: PartitionRecord, min_in_sync: int, now_ms: int, wall_ms: int
+    ) -> bool:
         """Take over the record that the coordination store holds. True if this replica begins to lead.
 
         A record of a lower epoch than one seen before is not followed (rule 2).
@@ -69,15 +77,26 @@ class Replica:
             self.leading.min_in_sync = min_in_sync
             self.leading.accept_record(record)
             return False
-        mine = record.leader == self.node and record.isr.get(self.node) == self.incarnation
+        mine = (
+            record.leader == self.node and record.isr.get(self.node) == self.incarnation
+        )
         begins = mine and record.epoch > self.epoch and not self.installing
         self._enter(record.epoch, record.leader)
         if begins:
             # Nobody serves before the promises given to the former leader have run out, unless
             # that leader is known to be over.
-            serve_from_ms = now_ms if record.handover else max(now_ms, self.promised_until_ms)
+            serve_from_ms = (
+                now_ms if record.handover else max(now_ms, self.promised_until_ms)
+            )
             self.leading = Leader(
-                self.node, self.partition, record, self.log, min_in_sync, now_ms, serve_from_ms, wall_ms
+                self.node,
+                self.partition,
+                record,
+                self.log,
+                min_in_sync,
+                now_ms,
+                serve_from_ms,
+                wall_ms,
             )
         return begins
 
@@ -123,7 +142,7 @@ class Replica:
         """The leader asks for the outline of this log; what it hears is on disk first."""
         if self._heard_from(sender, message.epoch):
             self.aligned = False
-            self._tell_position(sender)
+            self._tell_position(sender, message.attempt)
 
     def heard_align(self, sender: str, message: Align) -> None:
         """The leader's log and this one are the same up to an offset: drop the rest (rule 7)."""
@@ -146,14 +165,19 @@ class Replica:
         if message.offset < shape.last_offset:
             log.truncate_after(message.offset)
         self.aligned = True
-        self.acknowledgements.append((sender, Ack(self.partition, self.epoch, message.offset)))
+        self.acknowledgements.append(
+            (sender, Ack(self.partition, self.epoch, message.offset))
+        )
 
     def heard_append(self, sender: str, message: Append) -> None:
         """Entries from the leader: into the log now, acknowledged after the fsync."""
         if not self._heard_from(sender, message.epoch) or not self.aligned:
             return
         log = self.log
-        if (message.previous_offset, message.previous_epoch) != (log.last_offset, log.shape.last_epoch):
+        if (message.previous_offset, message.previous_epoch) != (
+            log.last_offset,
+            log.shape.last_epoch,
+        ):
             self.aligned = False
             self._tell_position(sender)
             return
@@ -185,11 +209,15 @@ class Replica:
         log.commit = log.applied = log.synced_offset = shape.last_offset
         log.state_changed = True
         log.memory_is_stale = True
-        self.acknowledgements.append((sender, Ack(self.partition, self.epoch, shape.last_offset)))
+        self.acknowledgements.append(
+            (sender, Ack(self.partition, self.epoch, shape.last_offset))
+        )
 
-    def _tell_position(self, sender: str) -> None:
+    def _tell_position(self, sender: str, attempt: int = 0) -> None:
         shape = LogShape() if self.installing else self.log.shape
-        self.acknowledgements.append((sender, Position(self.partition, self.epoch, shape)))
+        self.acknowledgements.append(
+            (sender, Position(self.partition, self.epoch, attempt, shape))
+        )
 
     def _commit_up_to(self, commit: int) -> None:
         """The leader's commit offset means something only for an aligned log."""
@@ -201,7 +229,9 @@ class Replica:
     def take_committed(self) -> list[Pending]:
         """Committed entries for the data, as of the moment the batch will be on disk."""
         log, leading = self.log, self.leading
-        return log.take_committed(log.commit if leading is None else leading.commit_with(log.last_offset))
+        return log.take_committed(
+            log.commit if leading is None else leading.commit_with(log.last_offset)
+        )
 
     def synced(self) -> None:
         """Everything taken is on disk."""

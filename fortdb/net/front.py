@@ -1,0 +1,273 @@
+"""The side that faces clients: connections that parse, keep answers in order and stay bounded.
+
+Requests are executed in the order in which they come; answers may become ready in any order and are
+sent in the order of the requests (`Slot`). A connection that has too many unanswered requests, or
+does not read its answers, is not read from until that changes, so one client's greed costs the
+others nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+import structlog
+
+from fortdb.errors import BadRequest, FortError, ProtocolError
+from fortdb.limits import OUTPUT_SOFT_BYTES, OUTPUT_STUCK_MS, PENDING_COMMANDS_MAX
+from fortdb.net.loop import Loop
+from fortdb.net.stream import Listener, Outbox, Stream
+from fortdb.protocol.commands import (
+    Command,
+    CommandKind,
+    check_arity,
+    lookup,
+    unknown_command,
+)
+from fortdb.protocol.resp import RequestParser
+from fortdb.protocol.session import Session, answer
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_MS = 1_000
+
+
+class Slot:
+    """A place in a connection's answers, filled once."""
+
+    __slots__ = ("connection", "reply")
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.reply: bytes | None = None
+
+    def complete(self, reply: bytes) -> None:
+        """Give the answer; what is ready up to here is sent."""
+        if self.reply is None:
+            self.reply = reply
+            self.connection.completed(self, reply)
+
+    def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Not executed."""
+        self.complete(error.wire())
+
+    abandon = refuse
+
+    def drop(self) -> None:
+        """Clients give no request ids, so there is never a late copy."""
+
+
+class Service(Protocol):
+    """What executes the commands of clients."""
+
+    def execute(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> bytes | Slot:
+        """Answer at once, or return a slot (made by `connection.slot()`) to be completed later."""
+        ...
+
+    def information(self) -> Mapping[str, Mapping[str, object]]:
+        """The sections of `INFO`."""
+        ...
+
+    def settings(self) -> Mapping[str, str]:
+        """What `CONFIG GET` shows."""
+        ...
+
+
+class ClientConnection(Stream):
+    """One client. The front owns the bounds."""
+
+    def __init__(self, front: Front, connection: socket.socket, address: str) -> None:
+        super().__init__(front.loop, front.outbox, connection)
+        self.session = Session(next(front.numbers), address)
+        self.last_active_ms = front.loop.now_ms
+        self.slots: deque[Slot] = deque()
+        self._front = front
+        self._parser = RequestParser()
+        self._backlog: deque[list[bytes] | BadRequest] = deque()
+        self._held_bytes = 0  # in slots that are filled and wait for those before them
+
+    def received(self, data: bytes) -> None:
+        self.last_active_ms = self.loop.now_ms
+        try:
+            commands = self._parser.feed(data)
+        except ProtocolError as error:
+            self._backlog.append(error)
+            self._work()
+            return
+        if self._backlog:
+            self._backlog.extend(commands)
+        elif commands:
+            self._backlog = deque(commands)
+        self._work()
+
+    def slot(self) -> Slot:
+        """A new place at the end of this connection's answers."""
+        slot = Slot(self)
+        self.slots.append(slot)
+        return slot
+
+    def completed(self, slot: Slot, reply: bytes) -> None:
+        """Called by a slot."""
+        slots = self.slots
+        self._held_bytes += len(reply)
+        if not self.is_open or slots[0] is not slot:
+            return
+        while slots and (ready := slots[0].reply) is not None:
+            slots.popleft()
+            self._held_bytes -= len(ready)
+            self.write(ready)
+        if self._closing:
+            if not slots:
+                self.close_after_output()
+        elif self._paused and not self._is_full():
+            self.loop.call_next(self._work)
+
+    def drained(self) -> None:
+        if self._paused and not self._closing:
+            self.loop.call_next(self._work)
+
+    def closed(self, reason: str) -> None:
+        self.slots.clear()
+        self._backlog.clear()
+        self._front.closed(self)
+
+    def _is_full(self) -> bool:
+        return (
+            self.queued_bytes + self._held_bytes > OUTPUT_SOFT_BYTES
+            or len(self.slots) >= PENDING_COMMANDS_MAX
+        )
+
+    def _work(self) -> None:
+        """Execute what has arrived, as long as the answers find room."""
+        backlog, execute = self._backlog, self._front.execute
+        while backlog and self.is_open and not self._closing:
+            if self._is_full():
+                self.pause()
+                return
+            request = backlog.popleft()
+            if type(request) is list:
+                execute(self, request)
+            else:
+                self.reply(request.wire())
+                if isinstance(request, ProtocolError):
+                    self.quit()
+        if self._paused and self.is_open:
+            self.resume()
+
+    def reply(self, reply: bytes) -> None:
+        """Answer the newest request at once."""
+        if self.slots:
+            self.slot().complete(reply)
+        else:
+            self.write(reply)
+
+    def quit(self) -> None:
+        """Close after everything asked before has been answered."""
+        self._backlog.clear()
+        self._closing = True
+        self.pause()
+        if not self.slots:
+            self.close_after_output()
+
+
+class Front:
+    """Listens for clients, counts them and sends their commands to the service."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        service: Service,
+        *,
+        host: str,
+        port: int,
+        connections_max: int,
+        idle_ms_max: int,
+    ) -> None:
+        self.loop = loop
+        self.outbox = outbox
+        self.connections: set[ClientConnection] = set()
+        self.numbers = itertools.count(1)
+        self.commands_total = 0
+        self.connections_total = 0
+        self.refused_total = 0
+        self._service = service
+        self._connections_max = connections_max
+        self._idle_ms_max = idle_ms_max
+        self.listener = Listener(loop, host, port, "client.port", self._accept)
+        loop.call_every(_SWEEP_MS, self._sweep)
+
+    def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
+        """One command of one client."""
+        self.commands_total += 1
+        command = lookup(args[0])
+        if command is None:
+            connection.reply(unknown_command(args).wire())
+        elif (wrong := check_arity(command, args)) is not None:
+            connection.reply(wrong.wire())
+        elif command.kind is CommandKind.SESSION:
+            self._answer_session(connection, args)
+        else:
+            reply = self._service.execute(connection, command, args)
+            if type(reply) is bytes:
+                connection.reply(reply)
+
+    def _answer_session(self, connection: ClientConnection, args: list[bytes]) -> None:
+        session = connection.session
+        connection.reply(
+            answer(session, args, self._service.information, self._service.settings)
+        )
+        if session.quitting:
+            connection.quit()
+
+    def stop_listening(self) -> None:
+        """Take no new clients; those who are here go on."""
+        self.listener.close()
+
+    def close(self) -> None:
+        """Send what is ready, then hang up on everybody."""
+        self.listener.close()
+        for connection in list(self.connections):
+            connection.flush()
+            connection.close("shutting down")
+
+    def closed(self, connection: ClientConnection) -> None:
+        """Called by a connection."""
+        self.connections.discard(connection)
+
+    def _accept(self, connection: socket.socket, address: str) -> None:
+        self.connections_total += 1
+        if len(self.connections) >= self._connections_max:
+            self.refused_total += 1
+            with contextlib.suppress(OSError):
+                connection.setblocking(False)
+                connection.send(b"-ERR max number of clients reached\r\n")
+            connection.close()
+            return
+        self.connections.add(ClientConnection(self, connection, address))
+
+    def _sweep(self) -> None:
+        now_ms = self.loop.now_ms
+        for connection in list(self.connections):
+            if (
+                connection.unsent_bytes
+                and now_ms - connection.unsent_since_ms > OUTPUT_STUCK_MS
+            ):
+                log.info(
+                    "client_stuck",
+                    client=connection.session.address,
+                    unsent=connection.unsent_bytes,
+                )
+                connection.close("does not read its answers")
+            elif (
+                self._idle_ms_max
+                and not connection.slots
+                and now_ms - connection.last_active_ms > self._idle_ms_max
+            ):
+                connection.close("idle for too long")

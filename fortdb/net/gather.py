@@ -1,0 +1,71 @@
+"""One answer made of several: the parts of a command that was split over partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fortdb.errors import FortError
+
+
+class Completes(Protocol):
+    """Anything that waits for a reply."""
+
+    def complete(self, reply: bytes) -> None: ...
+
+
+class Gather:
+    """Completes `slot` with `join(replies)` once all parts have theirs."""
+
+    def __init__(
+        self, slot: Completes, count: int, join: Callable[[list[bytes]], bytes]
+    ) -> None:
+        self._slot = slot
+        self._join = join
+        self._replies: list[bytes | None] = [None] * count
+        self._missing = count
+
+    def part(self, index: int) -> Part:
+        """Where the reply of one part goes."""
+        return Part(self, index)
+
+    def arrived(self, index: int, reply: bytes) -> None:
+        """Called by a part."""
+        if self._replies[index] is None:
+            self._replies[index] = reply
+            self._missing -= 1
+            if not self._missing:
+                self._slot.complete(
+                    self._join([reply for reply in self._replies if reply is not None])
+                )
+
+
+class Part:
+    """One part of a gathered answer; a slot like any other."""
+
+    __slots__ = ("gather", "index")
+
+    def __init__(self, gather: Gather, index: int) -> None:
+        self.gather = gather
+        self.index = index
+
+    def complete(self, reply: bytes) -> None:
+        """The reply of this part."""
+        self.gather.arrived(self.index, reply)
+
+    def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Not executed."""
+        self.complete(error.wire())
+
+    abandon = refuse
+
+    def drop(self) -> None:
+        """Never happens: parts carry no request ids."""
+
+
+def sum_of(replies: list[bytes]) -> bytes:
+    """The sum of integer replies, or the first error among them."""
+    for reply in replies:
+        if reply[:1] != b":":
+            return reply
+    return b":%d\r\n" % sum(int(reply[1:-2]) for reply in replies)

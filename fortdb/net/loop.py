@@ -1,0 +1,127 @@
+"""One thread, one epoll: the server core of nodes and routers.
+
+A *tick* takes everything that is readable, then lets the owner do its work for all of it at once
+(`on_tick`), then sends what has collected. Batching comes from load, never from a timer: a tick
+with one request has a batch of one. Work done elsewhere comes in by `call_soon`, the only method
+that other threads may use.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from fortdb.net.clock import steady_ms
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+_FAILED = select.EPOLLHUP | select.EPOLLERR
+_IDLE_WAIT_MS = 1_000
+
+
+class Handler(Protocol):
+    """What epoll wakes."""
+
+    def readable(self) -> None: ...
+
+    def writable(self) -> None: ...
+
+
+class Loop:
+    """Runs until `stop`. Exceptions of handlers and ticks end it: they are defects or a failed disk."""
+
+    def __init__(self) -> None:
+        self.now_ms = steady_ms()
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._timers: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, READ)
+        self._running = False
+        self._again = False
+
+    def register(self, descriptor: int, handler: Handler, events: int = READ) -> None:
+        """Watch a descriptor."""
+        self._handlers[descriptor] = handler
+        self._epoll.register(descriptor, events)
+
+    def modify(self, descriptor: int, events: int) -> None:
+        """Watch for other events."""
+        self._epoll.modify(descriptor, events)
+
+    def unregister(self, descriptor: int) -> None:
+        """Stop watching."""
+        del self._handlers[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Run `call` on the loop's thread; from any thread."""
+        self._calls.append(call)
+        os.eventfd_write(self._wakeup, 1)
+
+    def call_next(self, call: Callable[[], None]) -> None:
+        """Run `call` in this tick or the next; from the loop's own thread."""
+        self._calls.append(call)
+
+    def call_later(self, delay_ms: int, call: Callable[[], None]) -> None:
+        """Run `call` after a delay."""
+        heapq.heappush(self._timers, (steady_ms() + delay_ms, next(self._order), call))
+
+    def call_every(self, period_ms: int, call: Callable[[], None]) -> None:
+        """Run `call` now and then; periods that were missed are not made up for."""
+
+        def run() -> None:
+            call()
+            self.call_later(period_ms, run)
+
+        self.call_later(period_ms, run)
+
+    def tick_again(self) -> None:
+        """Do not wait before the next tick: work is left."""
+        self._again = True
+
+    def run(self, on_tick: Callable[[], None]) -> None:
+        """Serve until stopped."""
+        self._running = True
+        while self._running:
+            events = self._epoll.poll(self._timeout_s())
+            self.now_ms = steady_ms()
+            for descriptor, event in events:
+                handler = self._handlers.get(descriptor)
+                if handler is None:
+                    if descriptor == self._wakeup:
+                        os.eventfd_read(self._wakeup)
+                    continue
+                if event & (READ | _FAILED):
+                    handler.readable()
+                if event & WRITE and descriptor in self._handlers:
+                    handler.writable()
+            while self._calls:
+                self._calls.popleft()()
+            while self._timers and self._timers[0][0] <= self.now_ms:
+                heapq.heappop(self._timers)[2]()
+            on_tick()
+
+    def stop(self) -> None:
+        """Let `run` return after the present tick."""
+        self._running = False
+
+    def close(self) -> None:
+        """Release the loop's descriptors."""
+        self._epoll.close()
+        os.close(self._wakeup)
+
+    def _timeout_s(self) -> float:
+        if self._again or self._calls:
+            self._again = False
+            return 0
+        if not self._timers:
+            return _IDLE_WAIT_MS / 1000
+        return max(0, min(_IDLE_WAIT_MS, self._timers[0][0] - steady_ms())) / 1000

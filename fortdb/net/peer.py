@@ -1,0 +1,306 @@
+"""Connections between our own processes: frames both ways, a greeting first.
+
+`Link` is the side that dials and keeps dialling; `Peer` is the side that was dialled. Who the other
+is (its name and the life of its process) is known from the greeting on; nothing else is accepted
+before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from fortdb.errors import BadRequest, FortError
+from fortdb.net.loop import WRITE, Loop
+from fortdb.net.stream import Outbox, Stream
+from fortdb.replication.messages import (
+    PROTOCOL_VERSION,
+    FrameReader,
+    Type,
+    decode_json,
+    encode_json,
+)
+
+log = structlog.get_logger(__name__)
+
+_GREETING_MS_MAX = 2_000  # a connection without a greeting by then is given up
+_UNACKNOWLEDGED_MS_MAX = (
+    5_000  # what TCP could not deliver by then breaks the connection
+)
+_DIAL_AGAIN_MS = (
+    20,
+    50,
+    100,
+    200,
+    400,
+)  # a peer that restarts is found quickly, a dead one cheaply
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """Who is at the other end. `incarnation` is empty for a router; `session` is 0 for a node."""
+
+    cluster: str
+    name: str
+    incarnation: str = ""
+    session: int = 0
+
+    def encode(self) -> bytes:
+        """As a frame."""
+        fields: dict[str, object] = {
+            "protocol": PROTOCOL_VERSION,
+            "cluster": self.cluster,
+            "name": self.name,
+            "incarnation": self.incarnation,
+            "session": self.session,
+        }
+        return encode_json(Type.HELLO, fields)
+
+    @staticmethod
+    def decode(body: bytes, cluster: str) -> Greeting:
+        """Raises `BadRequest` when the other is no FortDB process of this cluster and protocol."""
+        fields = decode_json(body)
+        if fields.get("protocol") != PROTOCOL_VERSION:
+            raise BadRequest(
+                f"speaks protocol {fields.get('protocol')!r}, not {PROTOCOL_VERSION}"
+            )
+        if fields.get("cluster") != cluster:
+            raise BadRequest(
+                f"belongs to cluster {fields.get('cluster')!r}, not {cluster!r}"
+            )
+        name, incarnation, session = (
+            fields.get(key) for key in ("name", "incarnation", "session")
+        )
+        if not (
+            isinstance(name, str)
+            and isinstance(incarnation, str)
+            and isinstance(session, int)
+        ):
+            raise BadRequest("greeting without name, incarnation or session")
+        return Greeting(cluster, name, incarnation, session)
+
+
+class _FrameStream(Stream):
+    """A connection on which frames arrive, the greeting first."""
+
+    def __init__(
+        self, loop: Loop, outbox: Outbox, connection: socket.socket, cluster: str
+    ) -> None:
+        super().__init__(loop, outbox, connection)
+        with contextlib.suppress(OSError):
+            connection.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS_MAX
+            )
+        self.other: Greeting | None = None
+        self._cluster = cluster
+        self._reader = FrameReader()
+
+    def received(self, data: bytes) -> None:
+        try:
+            for kind, body in self._reader.feed(data):
+                if self.other is not None:
+                    self.heard(kind, body)
+                elif kind == Type.HELLO:
+                    self.other = Greeting.decode(body, self._cluster)
+                    self.greeted(self.other)
+                else:
+                    raise BadRequest(f"frame of type {kind} before the greeting")
+                if not self.is_open:
+                    return
+        except BadRequest as error:
+            log.warning(
+                "peer_refused",
+                reason=str(error),
+                peer=self.other.name if self.other else "",
+            )
+            self.close(str(error))
+
+    def greeted(self, other: Greeting) -> None:
+        raise NotImplementedError
+
+    def heard(self, kind: int, body: bytes) -> None:
+        raise NotImplementedError
+
+
+class Peer(_FrameStream):
+    """The dialled side. `heard` gets (peer, frame type, body) for every frame after the greeting."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        connection: socket.socket,
+        own: Greeting,
+        heard: Callable[[Peer, int, bytes], None],
+        closed: Callable[[Peer], None],
+    ) -> None:
+        super().__init__(loop, outbox, connection, own.cluster)
+        self._own = own
+        self._heard = heard
+        self._closed = closed
+
+    def greeted(self, other: Greeting) -> None:
+        self.write(self._own.encode())
+
+    def heard(self, kind: int, body: bytes) -> None:
+        self._heard(self, kind, body)
+
+    def closed(self, reason: str) -> None:
+        self._closed(self)
+
+
+class _Dialled(_FrameStream):
+    """One connection of a `Link`."""
+
+    def __init__(self, link: Link, connection: socket.socket) -> None:
+        super().__init__(link.loop, link.outbox, connection, link.own.cluster)
+        self._link = link
+        self._connecting = True
+        self.loop.modify(self.descriptor, WRITE)
+        self._events = WRITE
+
+    def writable(self) -> None:
+        if self._connecting:
+            failure = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failure:
+                self.close(errno.errorcode.get(failure, str(failure)))
+                return
+            self._connecting = False
+            self.write(self._link.own.encode())
+        super().writable()
+        self._watch()
+
+    def readable(self) -> None:
+        if not self._connecting:
+            super().readable()
+
+    def greeted(self, other: Greeting) -> None:
+        self._link.greeted(self, other)
+
+    def heard(self, kind: int, body: bytes) -> None:
+        self._link.heard(self._link, kind, body)
+
+    def closed(self, reason: str) -> None:
+        self._link.lost(self, reason)
+
+
+class Link:
+    """A lasting connection to one other process, dialled again whenever it breaks.
+
+    `up(link, greeting)` and `down(link)` alternate; `heard(link, type, body)` comes in between.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        own: Greeting,
+        name: str,
+        address: str,
+        *,
+        up: Callable[[Link, Greeting], None],
+        down: Callable[[Link], None],
+        heard: Callable[[Link, int, bytes], None],
+    ) -> None:
+        self.loop = loop
+        self.outbox = outbox
+        self.own = own
+        self.name = name
+        self.address = address
+        self.heard = heard
+        self.is_up = False
+        self._up = up
+        self._down = down
+        self._stream: _Dialled | None = None
+        self._attempts = 0
+        self._closed = False
+        self._dial()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Output that the other side has not taken yet."""
+        return self._stream.unsent_bytes if self._stream is not None else 0
+
+    def write(self, data: bytes) -> None:
+        """Send a frame; dropped when the link is down (its user starts over when it is up)."""
+        if self.is_up:
+            assert self._stream is not None
+            self._stream.write(data)
+
+    def readdress(self, address: str) -> None:
+        """The other process is to be found elsewhere from now on."""
+        if address != self.address:
+            self.address = address
+            self._attempts = 0
+            if self._stream is not None:
+                self._stream.close("moved")
+
+    def close(self) -> None:
+        """Hang up for good."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.close("closed")
+
+    def break_off(self, reason: str) -> None:
+        """Hang up and dial again: the other side has stopped answering."""
+        if self._stream is not None:
+            self._stream.close(reason)
+
+    def greeted(self, stream: _Dialled, other: Greeting) -> None:
+        """Called by the connection."""
+        if other.name != self.name:
+            raise BadRequest(f"{self.address} is {other.name!r}, not {self.name!r}")
+        self.is_up = True
+        self._attempts = 0
+        log.info("link_up", peer=self.name, address=self.address)
+        self._up(self, other)
+
+    def lost(self, stream: _Dialled, reason: str) -> None:
+        """Called by the connection."""
+        was_up, self.is_up, self._stream = self.is_up, False, None
+        if was_up:
+            log.info("link_down", peer=self.name, address=self.address, reason=reason)
+            self._down(self)
+        self._dial_later()
+
+    def _dial_later(self) -> None:
+        if not self._closed:
+            delay_ms = _DIAL_AGAIN_MS[min(self._attempts, len(_DIAL_AGAIN_MS) - 1)]
+            self._attempts += 1
+            self.loop.call_later(delay_ms, self._dial)
+
+    def _dial(self) -> None:
+        if self._closed or self._stream is not None:
+            return
+        host, _, port = self.address.rpartition(":")
+        connection: socket.socket | None = None
+        try:
+            family, *_, target = socket.getaddrinfo(
+                host.strip("[]"),
+                int(port),
+                type=socket.SOCK_STREAM,
+                flags=socket.AI_NUMERICHOST,
+            )[0]
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            connection.setblocking(False)
+            failure = connection.connect_ex(target)
+            if failure not in (0, errno.EINPROGRESS):
+                raise OSError(failure, errno.errorcode.get(failure, "?"))
+        except (OSError, ValueError, FortError) as error:
+            if connection is not None:
+                connection.close()
+            log.debug(
+                "dial_failed", peer=self.name, address=self.address, reason=str(error)
+            )
+            self._dial_later()
+            return
+        stream = self._stream = _Dialled(self, connection)
+        self.loop.call_later(
+            _GREETING_MS_MAX,
+            lambda: None if stream.other else stream.close("no greeting"),
+        )

@@ -1,0 +1,239 @@
+"""A non-blocking connection with bounded output, and the listener that makes such connections.
+
+Output collects during a tick and is sent once at its end (`Outbox.flush`): one system call a
+connection a tick. What the socket does not take stays, and the socket is watched until it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+from fortdb.errors import ConfigError
+from fortdb.limits import RECEIVE_BYTES
+from fortdb.net.loop import READ, WRITE, Loop
+
+
+class Outbox:
+    """The connections of one loop that have something to send."""
+
+    def __init__(self) -> None:
+        self.dirty: list[Stream] = []
+
+    def flush(self) -> None:
+        """Send what has collected."""
+        dirty, self.dirty = self.dirty, []
+        for stream in dirty:
+            stream.flush()
+
+    def abandon(self) -> None:
+        """Close every connection that has something to send, unsent."""
+        dirty, self.dirty = self.dirty, []
+        for stream in dirty:
+            stream.close("the answer came after the lease had ended")
+
+
+class Stream:
+    """One connection. Subclasses take what arrives (`received`) and clean up (`closed`)."""
+
+    def __init__(self, loop: Loop, outbox: Outbox, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.loop = loop
+        self.outbox = outbox
+        self.socket = connection
+        self.descriptor = connection.fileno()
+        self.is_open = True
+        self.unsent_bytes = 0  # left over after the last flush
+        self.queued_bytes = 0  # written and not yet sent
+        self.unsent_since_ms = 0
+        self._output: list[bytes] = []
+        self._is_dirty = False
+        self._events = READ
+        self._paused = False
+        self._closing = False  # reads nothing more
+        self._last_output = False  # and closes once the output is sent
+        loop.register(self.descriptor, self)
+
+    # --- for subclasses ---------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Bytes arrived."""
+        raise NotImplementedError
+
+    def closed(self, reason: str) -> None:
+        """The connection is gone; called once."""
+
+    def drained(self) -> None:
+        """Everything written so far has been handed to the socket."""
+
+    # --- output -------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send at the end of the tick."""
+        self._output.append(data)
+        self.queued_bytes += len(data)
+        if not self._is_dirty:
+            self._is_dirty = True
+            self.outbox.dirty.append(self)
+
+    def flush(self) -> None:
+        """Send what has collected, as far as the socket takes it."""
+        self._is_dirty = False
+        if not self.is_open or not self._output:
+            return
+        data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
+        self._output.clear()
+        if self._events & WRITE:
+            sent = 0  # the socket was full a moment ago: it will call
+        else:
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.close(f"cannot send: {error}")
+                return
+        left = len(data) - sent
+        if left:
+            self._output.append(data[sent:] if sent else data)
+            if sent or not self.unsent_bytes:
+                self.unsent_since_ms = self.loop.now_ms
+        elif self._last_output:
+            self.close("done")
+            return
+        else:
+            self.drained()
+        self.unsent_bytes = self.queued_bytes = left
+        self._watch()
+
+    def close_after_output(self) -> None:
+        """Close once everything written has been sent; read nothing more."""
+        self._closing = self._last_output = True
+        self.pause()
+        if not self._output:
+            self.close("done")
+
+    # --- input ----------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Read nothing until `resume`."""
+        self._paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._closing:
+            self._paused = False
+            self._watch()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether reading has stopped."""
+        return self._paused
+
+    def readable(self) -> None:
+        """Called by the loop."""
+        if self._paused:
+            self.close(
+                "hung up"
+            )  # only a hang-up or an error wakes a paused connection
+            return
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(f"cannot receive: {error}")
+            return
+        if data:
+            self.received(data)
+        else:
+            self.close("closed by the other side")
+
+    def writable(self) -> None:
+        """Called by the loop: the socket takes more."""
+        self._events &= ~WRITE
+        self.loop.modify(self.descriptor, self._events)
+        self.flush()
+
+    # --- end ---------------------------------------------------------------------------------------
+
+    def close(self, reason: str) -> None:
+        """Close at once. Idempotent."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.loop.unregister(self.descriptor)
+        self.socket.close()
+        self._output.clear()
+        self.closed(reason)
+
+    def _watch(self) -> None:
+        events = (0 if self._paused else READ) | (WRITE if self.unsent_bytes else 0)
+        if events != self._events and self.is_open:
+            self._events = events
+            self.loop.modify(self.descriptor, events)
+
+
+class Listener:
+    """Accepts connections for as long as there is room for them."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        host: str,
+        port: int,
+        setting: str,
+        accept: Callable[[socket.socket, str], None],
+    ) -> None:
+        """Raises `ConfigError` naming `setting` when the address cannot be had."""
+        self._accept = accept
+        self.socket = _listen(host, port, setting)
+        self.port: int = self.socket.getsockname()[1]
+        self._loop = loop
+        loop.register(self.socket.fileno(), self)
+
+    def readable(self) -> None:
+        """Called by the loop."""
+        for _ in range(64):
+            try:
+                connection, address = self.socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:
+                return  # out of descriptors: those waiting stay in the kernel's queue
+            self._accept(connection, f"{address[0]}:{address[1]}")
+
+    def writable(self) -> None:
+        """Never asked for."""
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        if self.socket.fileno() >= 0:
+            self._loop.unregister(self.socket.fileno())
+            self.socket.close()
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: cannot listen on {host}:{port}: {error}"
+        ) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"{setting}: cannot listen on {host}:{port}: {error.strerror}; "
+            "choose another port or stop the process that holds it"
+        ) from None
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,50 @@
+"""Commands to the node itself, which routers pass on for operators and for stale reads."""
+
+from __future__ import annotations
+
+from fortdb.errors import BadRequest, FortError
+from fortdb.node.control import Control
+from fortdb.node.links import CallSlot
+from fortdb.node.service import NodeService
+from fortdb.protocol.commands import CommandKind, lookup
+from fortdb.protocol.resp import OK, bulk
+
+
+class Calls:
+    """`REPLICAS`, `LEADER MOVE partition node`, `STALE partition-id command...`, `SEIZE partition`."""
+
+    def __init__(self, service: NodeService, control: Control) -> None:
+        self._service = service
+        self._control = control
+
+    def __call__(self, slot: CallSlot, args: list[bytes]) -> None:
+        """Execute one call; its slot is completed now or later."""
+        try:
+            self._execute(slot, args)
+        except FortError as error:
+            slot.complete(error.wire())
+
+    def _execute(self, slot: CallSlot, args: list[bytes]) -> None:
+        words = [argument.decode("utf-8", "replace") for argument in args[:4]]
+        match words:
+            case ["REPLICAS"]:
+                slot.complete(bulk(self._control.describe()))
+            case ["LEADER", "MOVE", partition, target]:
+                self._control.move_leader(
+                    partition,
+                    target,
+                    lambda error: slot.complete(OK if error is None else error.wire()),
+                )
+            case ["STALE", partition, *_] if partition.isdigit() and len(args) > 2:
+                slot.complete(self._stale(int(partition), args[2:]))
+            case _:
+                raise BadRequest(f"unknown call {words[:1]}")
+
+    def _stale(self, partition: int, args: list[bytes]) -> bytes:
+        hosted = self._service.hosted.get(partition)
+        command = lookup(args[0])
+        if hosted is None or command is None or command.kind is not CommandKind.READ:
+            raise BadRequest(
+                f"{self._service.own.name} cannot read from partition {partition}"
+            )
+        return self._service.stale(hosted, command, args)

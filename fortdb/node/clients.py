@@ -1,0 +1,152 @@
+"""Clients that talk to a node directly, past the routers.
+
+The node executes what concerns partitions that it leads and refuses the rest, naming the leader. It
+is what a benchmark of one node measures and what an operator uses to look at one node; applications
+talk to a router.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
+from fortdb.net.front import ClientConnection, Slot
+from fortdb.net.gather import Gather, sum_of
+from fortdb.node.execute import check_keys
+from fortdb.node.service import AnySlot, Hosted, NodeService
+from fortdb.protocol.arguments import parse_integer
+from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.resp import bulk
+from fortdb.protocol.scatter import split
+from fortdb.ring.tokens import TokenMap, token_of
+
+
+class NodeClients:
+    """Executes clients' commands on this node's partitions."""
+
+    def __init__(
+        self,
+        service: NodeService,
+        describe: Callable[[], bytes],
+        information: Callable[[], Mapping[str, Mapping[str, object]]],
+        settings: Mapping[str, str],
+    ) -> None:
+        self._service = service
+        self._describe = describe
+        self._information = information
+        self._settings = settings
+
+    def information(self) -> Mapping[str, Mapping[str, object]]:
+        """The sections of `INFO`."""
+        return self._information()
+
+    def settings(self) -> Mapping[str, str]:
+        """What `CONFIG GET` shows."""
+        return self._settings
+
+    def execute(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> bytes | Slot:
+        """Answer now or later."""
+        try:
+            return self._execute(connection, command, args)
+        except FortError as error:
+            return error.wire()
+
+    def _execute(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> bytes | Slot:
+        tokens = self._service.tokens
+        if command.name == "RING":
+            return bulk(self._describe())
+        if command.kind is CommandKind.ADMIN:
+            raise BadRequest(
+                f"{command.name} is a router's command; connect to a router"
+            )
+        if tokens is None:
+            raise Unavailable(
+                "the ring has no layout yet; make one with: fortdb layout plan, layout apply"
+            )
+        if command.name == "SCAN":
+            return self._submit(
+                connection, self._led(tokens, parse_integer(args[1])), command, args
+            )
+        if command.name == "DBSIZE":
+            return self._count(connection, command, args)
+        keys = keys_of(command, args)
+        check_keys(keys)
+        if len(keys) == 1:
+            if command.name == "GET" and len(args) == 3:
+                return self._stale(tokens, command, args)
+            return self._submit(
+                connection, self._led(tokens, token_of(keys[0])), command, args
+            )
+        return self._scatter(connection, tokens, command, args)
+
+    def _led(self, tokens: TokenMap, token: int) -> Hosted:
+        partition = tokens.partition_of(token)
+        hosted = self._service.hosted.get(partition.id)
+        if hosted is None:
+            raise NotLeader(
+                f"{self._service.own.name} does not hold partition {partition.name}; ask a router"
+            )
+        return hosted
+
+    def _submit(
+        self,
+        connection: ClientConnection,
+        hosted: Hosted,
+        command: Command,
+        args: list[bytes],
+    ) -> Slot:
+        slot = connection.slot()
+        self._service.submit(hosted, slot, command, args)
+        return slot
+
+    def _stale(self, tokens: TokenMap, command: Command, args: list[bytes]) -> bytes:
+        if args[2].upper() != b"STALE":
+            raise BadRequest("syntax error: GET key [STALE]")
+        return self._service.stale(
+            self._led(tokens, token_of(args[1])), command, args[:2]
+        )
+
+    def _scatter(
+        self,
+        connection: ClientConnection,
+        tokens: TokenMap,
+        command: Command,
+        args: list[bytes],
+    ) -> Slot:
+        scattered = split(
+            command, args, lambda key: tokens.partition_of(token_of(key)).id
+        )
+        hosted = [
+            self._led(tokens, token_of(keys_of(command, part)[0]))
+            for part in scattered.commands
+        ]
+        slot = connection.slot()
+        gather = Gather(slot, len(hosted), scattered.join)
+        for index, (where, part) in enumerate(
+            zip(hosted, scattered.commands, strict=True)
+        ):
+            self._service.submit(where, gather.part(index), command, part)
+        return slot
+
+    def _count(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> Slot:
+        led = [
+            hosted
+            for hosted in self._service.hosted.values()
+            if hosted.replica.leading is not None
+        ]
+        slot = connection.slot()
+        if not led:
+            slot.complete(b":0\r\n")
+        gather = Gather(slot, len(led), sum_of)
+        for index, hosted in enumerate(led):
+            self._service.submit(hosted, gather.part(index), command, args)
+        return slot
+
+
+__all__ = ["AnySlot", "NodeClients"]

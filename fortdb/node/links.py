@@ -1,0 +1,373 @@
+"""Who talks to whom: links to followers, connections from leaders and routers, and what they say.
+
+A leader's link to a follower carries all partitions that the one leads and the other follows. What
+arrives is handed to the replica it concerns; what replicas want to say is collected by them and sent
+here, at the two moments of the tick that the rules allow (before and after the fsync).
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+from hiredis import Reader
+
+from fortdb.errors import BadRequest, FortError, StorageFailed
+from fortdb.net.peer import Greeting, Link, Peer
+from fortdb.protocol.commands import Command, check_arity, lookup, unknown_command
+from fortdb.replication.entries import RequestId
+from fortdb.replication.messages import (
+    Ack,
+    Align,
+    Append,
+    Claim,
+    Heartbeat,
+    HeartbeatAck,
+    Message,
+    Position,
+    Query,
+    Refuse,
+    Request,
+    SnapshotAck,
+    SnapshotBegin,
+    SnapshotChunk,
+    SnapshotEnd,
+    Status,
+    Type,
+    decode,
+    decode_call,
+    decode_request,
+    encode,
+    encode_call,
+    encode_reply,
+)
+from fortdb.replication.replica import Replica
+from fortdb.node.snapshots import SnapshotInstall
+
+if TYPE_CHECKING:
+    from fortdb.node.service import Hosted, NodeService
+
+log = structlog.get_logger(__name__)
+
+
+class RequestSlot:
+    """Where the answer to a router's request goes."""
+
+    __slots__ = ("partition", "peer", "sequence")
+
+    def __init__(self, peer: Peer, partition: int, sequence: int) -> None:
+        self.peer = peer
+        self.partition = partition
+        self.sequence = sequence
+
+    def complete(self, reply: bytes) -> None:
+        """The reply for the client."""
+        self._send(Status.DONE, reply)
+
+    def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Not executed here; the router is told whom this node takes for the leader."""
+        self._send(Status.NOT_LEADER, b"%d %s" % (epoch, (leader or "").encode()))
+
+    def abandon(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Perhaps executed. A router's request has an id, so that it may be sent again."""
+        self.refuse(error, epoch, leader)
+
+    def drop(self) -> None:
+        """A late copy: nobody waits for the answer."""
+
+    def _send(self, status: Status, reply: bytes) -> None:
+        if self.peer.is_open:
+            self.peer.write(encode_reply(self.partition, self.sequence, status, reply))
+
+
+class CallSlot(NamedTuple):
+    """Where the answer to a call goes."""
+
+    peer: Peer
+    number: int
+
+    def complete(self, reply: bytes) -> None:
+        """The reply, RESP-encoded."""
+        if self.peer.is_open:
+            self.peer.write(encode_call(self.number, reply, Type.RETURN))
+
+
+class Links:
+    """All connections of a node but its clients'."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._service = service
+        self._followers: dict[str, Link] = {}
+        self._incarnations: dict[str, str] = {}  # of followers whose link is up
+        self._leaders: dict[str, Peer] = {}  # nodes that dialled us
+        self._reader = Reader()
+
+    # --- connections ------------------------------------------------------------------------
+
+    def accept(self, connection: socket.socket, address: str) -> None:
+        """A node or a router dialled."""
+        service = self._service
+        Peer(
+            service.loop,
+            service.outbox,
+            connection,
+            service.own,
+            self._heard_peer,
+            self._peer_closed,
+        )
+
+    def connect(self, addresses: dict[str, str]) -> None:
+        """Keep a link to each of these nodes (name -> peer address), and to no other."""
+        service = self._service
+        for name in [name for name in self._followers if name not in addresses]:
+            self._followers.pop(name).close()
+        for name, address in addresses.items():
+            link = self._followers.get(name)
+            if link is None:
+                self._followers[name] = Link(
+                    service.loop,
+                    service.outbox,
+                    service.own,
+                    name,
+                    address,
+                    up=self._link_up,
+                    down=self._link_down,
+                    heard=self._heard_follower,
+                )
+            else:
+                link.readdress(address)
+
+    def greet_followers(self, hosted: Hosted) -> None:
+        """This node begins to lead a partition: ask every connected follower where its log ends."""
+        leader = hosted.replica.leading
+        if leader is not None:
+            for name, incarnation in self._incarnations.items():
+                if name not in leader.progress:
+                    leader.follower_up(name, incarnation, self._service.loop.now_ms)
+            self._service.touch(hosted)
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for link in self._followers.values():
+            link.close()
+        self._followers.clear()
+
+    def _link_up(self, link: Link, other: Greeting) -> None:
+        self._incarnations[link.name] = other.incarnation
+        for hosted in self._service.hosted.values():
+            leader = hosted.replica.leading
+            if leader is not None:
+                leader.follower_up(
+                    link.name, other.incarnation, self._service.loop.now_ms
+                )
+                self._service.touch(hosted)
+
+    def _link_down(self, link: Link) -> None:
+        self._incarnations.pop(link.name, None)
+        for hosted in self._service.hosted.values():
+            if hosted.replica.leading is not None:
+                hosted.replica.leading.follower_down(link.name)
+
+    def _peer_closed(self, peer: Peer) -> None:
+        if peer.other is not None and self._leaders.get(peer.other.name) is peer:
+            del self._leaders[peer.other.name]
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def send_all(self, outbox: list[tuple[str, Message]]) -> None:
+        """Messages of a leader to its followers; dropped where the link is down."""
+        for node, message in outbox:
+            link = self._followers.get(node)
+            if link is not None:
+                link.write(encode(message))
+        outbox.clear()
+
+    def answer_all(self, outbox: list[tuple[str, Message]]) -> None:
+        """Messages of a follower to leaders, on the connections that these dialled."""
+        for node, message in outbox:
+            peer = self._leaders.get(node)
+            if peer is not None and peer.is_open:
+                peer.write(encode(message))
+        outbox.clear()
+
+    def heartbeat(self, now_ms: int, lease_ms: int) -> None:
+        """Renew the followers' promises and tell them what is committed."""
+        claims: dict[str, list[Claim]] = {name: [] for name in self._incarnations}
+        for hosted in self._service.hosted.values():
+            leader = hosted.replica.leading
+            if leader is not None:
+                claim = Claim(leader.partition, leader.epoch, leader.log.commit)
+                for name in leader.progress:
+                    if name in claims:
+                        claims[name].append(claim)
+        for name, lines in claims.items():
+            if lines:
+                self._followers[name].write(encode(Heartbeat(now_ms, lease_ms, lines)))
+
+    def snapshot_taken_in(self, replica: Replica, install: SnapshotInstall) -> None:
+        """Tell the leader how many chunks are in."""
+        self.answer_all(
+            [
+                (
+                    install.sender,
+                    SnapshotAck(replica.partition, install.epoch, install.chunks),
+                )
+            ]
+        )
+
+    # --- from followers ------------------------------------------------------------------------
+
+    def _heard_follower(self, link: Link, kind: int, body: bytes) -> None:
+        service = self._service
+        message = decode(kind, body)
+        if isinstance(message, HeartbeatAck):
+            until_ms = message.sent_ms + service.settings.lease_ttl_ms
+            for partition, epoch in message.accepted:
+                hosted = service.hosted.get(partition)
+                if (
+                    hosted is not None
+                    and (leader := hosted.replica.leading)
+                    and leader.epoch == epoch
+                ):
+                    leader.heard_promise(link.name, until_ms, service.loop.now_ms)
+                    service.refresh(hosted)
+            return
+        if not isinstance(message, (Ack, Position, Refuse, SnapshotAck)):
+            raise BadRequest(f"a follower does not send {type(message).__name__}")
+        hosted = service.hosted.get(message.partition)
+        if hosted is None:
+            return
+        service.touch(hosted)
+        leader = hosted.replica.leading
+        if isinstance(message, Refuse):
+            if hosted.replica.refused(message.epoch):
+                log.warning(
+                    "deposed",
+                    partition=hosted.replica.name,
+                    epoch=message.epoch,
+                    by=link.name,
+                )
+        elif leader is None or leader.epoch != message.epoch:
+            return
+        elif isinstance(message, Ack):
+            leader.heard_ack(link.name, message, service.loop.now_ms)
+        elif isinstance(message, Position):
+            leader.heard_position(link.name, message, service.loop.now_ms)
+        elif link.name in hosted.senders:
+            hosted.senders[link.name].acknowledged(message.chunks)
+
+    # --- from leaders and routers -----------------------------------------------------------------
+
+    def _heard_peer(self, peer: Peer, kind: int, body: bytes) -> None:
+        if kind == Type.REQUEST:
+            self._heard_request(peer, decode_request(body))
+        elif kind == Type.CALL:
+            number, payload = decode_call(body)
+            self._service.call(CallSlot(peer, number), self._parse(payload))
+        else:
+            self._heard_leader(peer, decode(kind, body))
+
+    def _heard_leader(self, peer: Peer, message: Message) -> None:
+        service = self._service
+        assert peer.other is not None
+        sender = peer.other.name
+        self._leaders[sender] = peer
+        if isinstance(message, Heartbeat):
+            self._heard_heartbeat(peer, sender, message)
+            return
+        if isinstance(message, (HeartbeatAck, Ack, Position, Refuse, SnapshotAck)):
+            raise BadRequest(f"a leader does not send {type(message).__name__}")
+        hosted = service.hosted.get(message.partition)
+        if hosted is None:
+            return  # this node has not seen the record yet; the leader asks again
+        service.touch(hosted)
+        replica = hosted.replica
+        try:
+            if isinstance(message, Append):
+                replica.heard_append(sender, message)
+            elif isinstance(message, Query):
+                hosted.install = None
+                replica.heard_query(sender, message)
+            elif isinstance(message, Align):
+                replica.heard_align(sender, message)
+            else:
+                self._heard_snapshot(hosted, sender, message)
+        except StorageFailed as error:
+            # Damaged on the way: the end-to-end checksum caught it before it reached the disk.
+            peer.close(str(error))
+
+    def _heard_heartbeat(self, peer: Peer, sender: str, message: Heartbeat) -> None:
+        service = self._service
+        until_ms = service.loop.now_ms + message.lease_ms
+        accepted: list[tuple[int, int]] = []
+        for partition, epoch, commit in message.claims:
+            hosted = service.hosted.get(partition)
+            if hosted is None:
+                continue
+            behind = hosted.replica.log.commit
+            if hosted.replica.promise(sender, epoch, commit, until_ms):
+                accepted.append((partition, epoch))
+            if hosted.replica.log.commit > behind or hosted.replica.replies:
+                service.touch(hosted)
+        peer.write(encode(HeartbeatAck(message.sent_ms, accepted)))
+
+    def _heard_snapshot(
+        self,
+        hosted: Hosted,
+        sender: str,
+        message: SnapshotBegin | SnapshotChunk | SnapshotEnd,
+    ) -> None:
+        install = hosted.install
+        if isinstance(message, SnapshotBegin):
+            if hosted.replica.begin_snapshot(sender, message):
+                log.info(
+                    "snapshot_installing", partition=hosted.replica.name, sender=sender
+                )
+                hosted.install = SnapshotInstall(sender, message.epoch, message.shape)
+        elif install is None or (install.sender, install.epoch) != (
+            sender,
+            message.epoch,
+        ):
+            return  # of an earlier attempt
+        elif isinstance(message, SnapshotChunk):
+            install.add(message)
+        else:
+            install.end(message)
+
+    def _heard_request(self, peer: Peer, request: Request) -> None:
+        service = self._service
+        assert peer.other is not None
+        slot = RequestSlot(peer, request.partition, request.sequence)
+        try:
+            args = self._parse(request.command)
+            command = _command(args)
+        except BadRequest as error:
+            slot.complete(error.wire())
+            return
+        identity = RequestId(peer.other.session, request.sequence, request.watermark)
+        hosted = service.hosted.get(request.partition)
+        if hosted is not None:
+            service.submit(hosted, slot, command, args, identity, request.epoch)
+        else:
+            service.submit_early(
+                request.partition, slot, command, args, identity, request.epoch
+            )
+
+    def _parse(self, payload: bytes) -> list[bytes]:
+        self._reader.feed(payload)
+        args = self._reader.gets()
+        if type(args) is not list:
+            self._reader = Reader()
+            raise BadRequest("frame without a whole command")
+        return args
+
+
+def _command(args: list[bytes]) -> Command:
+    command = lookup(args[0])
+    if command is None:
+        raise unknown_command(args)
+    wrong = check_arity(command, args)
+    if wrong is not None:
+        raise wrong
+    return command

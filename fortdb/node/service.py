@@ -1,0 +1,690 @@
+"""A data node: the replicas it holds, the tick that drives them, the requests it executes.
+
+Everything here runs on one thread. A tick takes all requests and messages that have arrived, sends
+new entries to followers, writes one batch with one fsync for all partitions, and answers:
+
+    receive -> execute, propose -> seal, send entries ---------------> followers write too
+                                -> one batch: log, data, state; fsync
+                                -> acknowledge to leaders, answer clients
+
+A request is executed only while the partition's leases hold at the tick's beginning, and its answer
+leaves only if they still hold when it is sent (`_flush`): a process that was paused in between closes
+its connections instead of telling what was true before the pause (rule 14).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import structlog
+
+from fortdb.errors import (
+    BadRequest,
+    Busy,
+    DiskFull,
+    FortError,
+    NotEnoughReplicas,
+    NotLeader,
+    OutcomeUnknown,
+    Unavailable,
+)
+from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
+from fortdb.model import Ack, ClusterView
+from fortdb.net.clock import steady_ms, wall_ms
+from fortdb.net.front import Slot
+from fortdb.net.loop import Loop
+from fortdb.net.peer import Greeting
+from fortdb.net.status import LatencyHistogram
+from fortdb.net.stream import Outbox
+from fortdb.node.disk import (
+    DataRange,
+    Segments,
+    data_ranges,
+    read_memory,
+    write_replica,
+)
+from fortdb.node.execute import HANDLERS, Execution
+from fortdb.node.links import CallSlot, Links, RequestSlot
+from fortdb.node.scan import scan_page
+from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
+from fortdb.protocol.commands import Command, CommandKind
+from fortdb.protocol.resp import integer
+from fortdb.replication.entries import Kind, Operation, RequestId
+from fortdb.replication.leader import Leader
+from fortdb.replication.progress import Phase
+from fortdb.replication.replica import Replica
+from fortdb.ring.tokens import TokenMap
+from fortdb.storage.engine import Engine
+from fortdb.storage.values import expiry_of
+
+log = structlog.get_logger(__name__)
+
+AnySlot = Slot | RequestSlot
+
+_FOREVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node needs to know of its configuration; times in milliseconds."""
+
+    lease_ttl_ms: int
+    heartbeat_ms: int
+    isr_lag_ms_max: int
+    write_ms_max: int
+    leader_return_ms: int
+    disk_free_bytes_min: int
+
+    @property
+    def lease_margin_ms(self) -> int:
+        """How long before its end a lease counts as over: clocks drift, answers travel."""
+        return self.lease_ttl_ms // 10
+
+
+class Held:
+    """A request that waits for its partition to become ready. It was not executed."""
+
+    __slots__ = ("args", "command", "deadline_ms", "epoch", "request", "slot")
+
+    def __init__(
+        self,
+        slot: AnySlot,
+        command: Command,
+        args: list[bytes],
+        request: RequestId | None,
+        epoch: int,
+        deadline_ms: int,
+    ) -> None:
+        self.slot = slot
+        self.command = command
+        self.args = args
+        self.request = request
+        self.epoch = epoch
+        self.deadline_ms = deadline_ms
+
+
+class Hosted:
+    """A replica and what this node keeps beside its state machine."""
+
+    def __init__(
+        self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]
+    ) -> None:
+        self.replica = replica
+        self.token_ranges = token_ranges
+        self.ranges: tuple[DataRange, ...] = data_ranges(token_ranges)
+        self.segments = Segments()
+        self.held: deque[Held] = deque()
+        self.serve_until_ms = 0  # requests are executed before this moment
+        self.senders: dict[str, SnapshotSender] = {}
+        self.install: SnapshotInstall | None = None
+        self.deadlines: deque[tuple[int, int]] = (
+            deque()
+        )  # (when, offset): writes that wait for a commit
+        self.change_under_way = False  # of the partition record
+        self.may_return_ms = 0  # when the preferred leader may take over again
+
+
+class NodeService:
+    """The node's replicas and their tick. `Control` feeds it records, `Links` messages."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        engine: Engine,
+        own: Greeting,
+        settings: Settings,
+    ) -> None:
+        self.loop = loop
+        self.outbox = outbox
+        self.engine = engine
+        self.own = own
+        self.settings = settings
+        self.view = ClusterView()
+        self.tokens: TokenMap | None = None
+        self.started_ms = steady_ms()
+        self.ready_to_hand_over: Callable[[Hosted, Leader], None] = (
+            lambda hosted, leader: None
+        )
+        self.hosted: dict[int, Hosted] = {}
+        self.lease_until_ms = 0
+        self.call: Callable[[CallSlot, list[bytes]], None] = lambda slot, args: None
+        self.refusal: FortError | None = (
+            None  # why no write is accepted at all, say a full disk
+        )
+        self.links = Links(self)
+        self.held_count = 0
+        self.requests_total: dict[str, int] = dict.fromkeys(HANDLERS, 0)
+        self.errors_total: dict[str, int] = {}
+        self.leader_changes_total = 0
+        self.commit_latency = LatencyHistogram()
+        self.sync_latency = LatencyHistogram()
+        self.tick_latency = LatencyHistogram()
+        self.elsewhere: set[int] = set()  # partitions known to be held by other nodes
+        self._early: dict[
+            int, list[Held]
+        ] = {}  # requests that came before the partition's record
+        self._touched: dict[Hosted, None] = {}
+        self._jobs = ThreadPoolExecutor(1, "fortdb-jobs")
+        self._answer_until_ms = _FOREVER
+        self._wall_ms = wall_ms()
+        loop.call_every(settings.heartbeat_ms, self._heartbeat)
+        loop.call_every(100, self._sweep)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def touch(self, hosted: Hosted) -> None:
+        """Look at the replica at the end of this tick."""
+        self._touched[hosted] = None
+
+    def submit(
+        self,
+        hosted: Hosted,
+        slot: AnySlot,
+        command: Command,
+        args: list[bytes],
+        request: RequestId | None = None,
+        epoch: int = 0,
+    ) -> None:
+        """Execute a request now, or hold it until the partition is ready, or refuse it.
+
+        `epoch` is the one in which the request wants to be executed, 0 for any. A node that is behind
+        holds the request until it knows that epoch; one that is ahead refuses it.
+        """
+        replica = hosted.replica
+        if (
+            epoch
+            and epoch < replica.epoch
+            or (replica.leading is None and epoch <= replica.epoch)
+        ):
+            slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
+        elif (
+            hosted.held
+            or hosted.serve_until_ms <= self.loop.now_ms
+            or epoch > replica.epoch
+        ):
+            self._hold(
+                hosted, Held(slot, command, args, request, epoch, self._deadline_ms())
+            )
+        else:
+            self._run(hosted, slot, command, args, request)
+
+    def submit_early(
+        self,
+        partition: int,
+        slot: AnySlot,
+        command: Command,
+        args: list[bytes],
+        request: RequestId,
+        epoch: int,
+    ) -> None:
+        """A request for a partition that this node does not hold, or does not know yet that it holds."""
+        if partition in self.elsewhere:
+            slot.refuse(
+                NotLeader(f"{self.own.name} does not hold the partition"), 0, None
+            )
+        elif self.held_count >= HELD_REQUESTS_MAX:
+            slot.complete(
+                Busy(
+                    f"{self.held_count} requests wait on {self.own.name} already"
+                ).wire()
+            )
+        else:
+            self.held_count += 1
+            held = Held(slot, command, args, request, epoch, self._deadline_ms())
+            self._early.setdefault(partition, []).append(held)
+
+    def host(self, hosted: Hosted) -> None:
+        """This node holds a partition from now on."""
+        partition = hosted.replica.partition
+        self.hosted[partition] = hosted
+        self.elsewhere.discard(partition)
+        hosted.held.extend(self._early.pop(partition, ()))
+
+    def not_hosted(self, partition: int) -> None:
+        """The partition is held by others."""
+        if partition not in self.elsewhere:
+            self.elsewhere.add(partition)
+            for held in self._early.pop(partition, ()):
+                self.held_count -= 1
+                held.slot.refuse(
+                    NotLeader(f"{self.own.name} does not hold the partition"), 0, None
+                )
+
+    def _deadline_ms(self) -> int:
+        return self.loop.now_ms + self.settings.write_ms_max
+
+    def _not_leader(self, replica: Replica) -> NotLeader:
+        leader = replica.leader_name or "nobody"
+        return NotLeader(
+            f"partition {replica.name} is led by {leader}, not by {self.own.name}"
+        )
+
+    def _hold(self, hosted: Hosted, held: Held) -> None:
+        if self.held_count >= HELD_REQUESTS_MAX:
+            held.slot.complete(
+                Busy(
+                    f"{self.held_count} requests wait on {self.own.name} already"
+                ).wire()
+            )
+            return
+        self.held_count += 1
+        hosted.held.append(held)
+
+    def _run(
+        self,
+        hosted: Hosted,
+        slot: AnySlot,
+        command: Command,
+        args: list[bytes],
+        request: RequestId | None,
+    ) -> None:
+        leader = hosted.replica.leading
+        assert leader is not None
+        if hosted.serve_until_ms < self._answer_until_ms:
+            self._answer_until_ms = hosted.serve_until_ms
+        name = command.name
+        self.requests_total[name] += 1
+        if request is not None and command.kind is CommandKind.WRITE:
+            if (known := leader.log.memory.find(request)) is not None:
+                leader.wait(leader.proposed_offset, slot, known[1])
+                self.touch(hosted)
+                return
+            if leader.log.memory.is_stale(request):
+                slot.drop()
+                return
+        now_ms = max(self._wall_ms, leader.log.timestamp_ms)
+        execution = Execution(self.engine.get, leader.overlay, now_ms)
+        if name == "SCAN":
+            slot.complete(self.scan(hosted, args, now_ms))
+            return
+        if name == "DBSIZE":
+            self._count(hosted, slot)
+            return
+        try:
+            ack = Ack.SYNC
+            if command.kind is CommandKind.WRITE:
+                args, ack = self._acknowledgement(name, args)
+            reply = HANDLERS[name](execution, args)
+            if execution.operations:
+                self._check_writable(leader)
+        except FortError as error:
+            self._fail(slot, error)
+            return
+        if execution.operations:
+            offset = leader.propose(execution.operations, request, reply, now_ms)
+            if ack is Ack.ASYNC and not execution.saw_uncommitted:
+                leader.wait_synced(offset, slot, reply)
+            else:
+                leader.wait(offset, slot, reply)
+            hosted.deadlines.append((self._deadline_ms(), offset))
+            self.touch(hosted)
+        elif execution.saw_uncommitted:
+            leader.wait(leader.proposed_offset, slot, reply)
+            self.touch(hosted)
+        else:
+            slot.complete(reply)
+
+    def _check_writable(self, leader: Leader) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if not leader.enough_in_sync():
+            raise NotEnoughReplicas(
+                f"{len(leader.in_sync.committed)} of at least {leader.min_in_sync} replicas are in sync; "
+                "the write was not begun, try again when a node is back"
+            )
+        if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
+            raise Busy("too many writes wait for the followers; try again")
+
+    def _acknowledgement(self, name: str, args: list[bytes]) -> tuple[list[bytes], Ack]:
+        """The acknowledgement that the request asks for by itself, or else by its keyspace."""
+        if name == "SET" and len(args) >= 5 and args[-2].upper() == b"ACK":
+            word = args[-1].decode("ascii", "replace").lower()
+            if word not in ("sync", "async"):
+                raise BadRequest("ACK takes SYNC or ASYNC")
+            return args[:-2], Ack(word)
+        if self.view.keyspaces:
+            keyspace = self.view.keyspaces.get(
+                args[1].partition(b"/")[0].decode("utf-8", "replace")
+            )
+            if keyspace is not None:
+                return args, keyspace.ack
+        return args, Ack.SYNC
+
+    def _fail(self, slot: AnySlot, error: FortError) -> None:
+        self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1
+        slot.complete(error.wire())
+
+    def scan(self, hosted: Hosted, args: list[bytes], now_ms: int) -> bytes:
+        """A page of keys."""
+        try:
+            return scan_page(self.engine, hosted.token_ranges, args, now_ms)
+        except FortError as error:
+            return error.wire()
+
+    def _count(self, hosted: Hosted, slot: AnySlot) -> None:
+        """Counting walks all keys, so it happens on another thread."""
+
+        def counted(future: Future[int]) -> None:
+            failure = future.exception()
+            reply = (
+                integer(future.result())
+                if failure is None
+                else Unavailable(str(failure)).wire()
+            )
+            self.loop.call_soon(lambda: slot.complete(reply))
+
+        ranges = hosted.ranges
+        self._jobs.submit(
+            lambda: sum(self.engine.count(*bounds) for bounds in ranges)
+        ).add_done_callback(counted)
+
+    def give_up(self, hosted: Hosted) -> None:
+        """This node no longer holds the partition: refuse what waits for it, forget it."""
+        replica = hosted.replica
+        for held in hosted.held:
+            held.slot.refuse(self._not_leader(replica), replica.epoch, None)
+        self.held_count -= len(hosted.held)
+        leader = replica.leading
+        for waiter in [
+            *replica.abandoned,
+            *(leader.resign() if leader is not None else ()),
+        ]:
+            waiter.slot.abandon(self._lost_leadership(replica), replica.epoch, None)
+        for sender in hosted.senders.values():
+            sender.close()
+        self._touched.pop(hosted, None)
+        del self.hosted[replica.partition]
+        self.not_hosted(replica.partition)
+
+    def stale(self, hosted: Hosted, command: Command, args: list[bytes]) -> bytes:
+        """Answer a read from what this replica has applied, leader or not; it may be old."""
+        try:
+            if hosted.replica.installing:
+                raise Unavailable(
+                    f"{self.own.name} is still fetching partition {hosted.replica.name}"
+                )
+            return HANDLERS[command.name](
+                Execution(self.engine.get, {}, wall_ms()), args
+            )
+        except FortError as error:
+            return error.wire()
+
+    # --- the tick --------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Everything that has arrived is in: write, send, answer."""
+        began = perf_counter()
+        touched = list(self._touched)
+        self._touched.clear()
+        for hosted in touched:
+            self._send_entries(hosted)
+        self._flush()
+        if touched:
+            self._write(touched)
+            self._flush()
+            self.tick_latency.observe(perf_counter() - began)
+        self._wall_ms = wall_ms()
+
+    def _send_entries(self, hosted: Hosted) -> None:
+        replica = hosted.replica
+        leader = replica.leading
+        if leader is not None:
+            leader.seal(self._wall_ms)
+            partition = replica.partition
+            leader.pump(
+                lambda first, last, bytes_max: self.engine.entries(
+                    partition, first, last, bytes_max
+                )
+            )
+            self._send_snapshots(hosted, leader)
+            self._answer(hosted, leader)
+            self.links.send_all(leader.outbox)
+        self.links.answer_all(replica.replies)
+        for waiter in replica.abandoned:
+            waiter.slot.abandon(
+                self._lost_leadership(replica), replica.epoch, replica.leader_name
+            )
+        replica.abandoned.clear()
+
+    def _lost_leadership(self, replica: Replica) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"{self.own.name} lost the leadership of {replica.name} meanwhile; "
+            "the write may or may not have been applied"
+        )
+
+    def _write(self, touched: list[Hosted]) -> None:
+        batch = self.engine.batch()
+        must_sync = False
+        applied = []
+        for hosted in touched:
+            changed, taken = write_replica(
+                batch, hosted.replica, hosted.ranges, hosted.segments
+            )
+            if hosted.install is not None:
+                hosted.install.write(batch, hosted.replica.partition)
+            must_sync |= changed
+            applied.append(taken)
+        if not batch.is_empty():
+            began = perf_counter()
+            self.engine.write(batch, must_sync)
+            if must_sync:
+                self.sync_latency.observe(perf_counter() - began)
+        for hosted, taken in zip(touched, applied, strict=True):
+            replica = hosted.replica
+            if taken and replica.leading is not None:
+                replica.leading.applied(taken)
+            replica.synced()
+            self._acknowledge(hosted)
+            if replica.leading is not None:
+                self._answer(hosted, replica.leading)
+            if replica.log.memory_is_stale:
+                read_memory(self.engine, replica.partition, replica.log)
+            if replica.log.commit > replica.log.applied and replica.log.pending:
+                self.touch(hosted)
+                self.loop.tick_again()
+            self.refresh(hosted)
+
+    def _answer(self, hosted: Hosted, leader: Leader) -> None:
+        for _, slot, reply in leader.take_answers():
+            slot.complete(reply)
+        deadlines, commit = hosted.deadlines, leader.log.commit
+        while deadlines and deadlines[0][1] <= commit:
+            due_ms, _ = deadlines.popleft()
+            self.commit_latency.observe(
+                (self.loop.now_ms - due_ms + self.settings.write_ms_max) / 1000
+            )
+
+    def _acknowledge(self, hosted: Hosted) -> None:
+        install = hosted.install
+        if install is not None:
+            self.links.snapshot_taken_in(hosted.replica, install)
+            if install.is_complete:
+                hosted.replica.end_snapshot(install.sender, install.shape)
+                hosted.install = None
+                self.touch(
+                    hosted
+                )  # its state must be on disk before it is acknowledged
+                self.loop.tick_again()
+                return
+        self.links.answer_all(hosted.replica.acknowledgements)
+
+    def _flush(self) -> None:
+        """Send what has collected, unless the leases under which it was read have ended."""
+        if steady_ms() < self._answer_until_ms:
+            self.outbox.flush()
+        else:
+            log.warning(
+                "answers_withheld",
+                reason="the process was paused for longer than its lease",
+            )
+            self.outbox.abandon()
+        self._answer_until_ms = _FOREVER
+
+    # --- readiness ---------------------------------------------------------------------------------
+
+    def refresh(self, hosted: Hosted) -> None:
+        """Work out until when requests may be executed, and execute those that waited."""
+        leader = hosted.replica.leading
+        if leader is None or not leader.serves_at(self.loop.now_ms):
+            hosted.serve_until_ms = 0
+        else:
+            until_ms = leader.lease_until_ms(self.lease_until_ms)
+            hosted.serve_until_ms = until_ms - self.settings.lease_margin_ms
+        if leader is not None and leader.ready_to_hand_over():
+            self.ready_to_hand_over(hosted, leader)
+        if hosted.held:
+            self._release(hosted)
+
+    def _release(self, hosted: Hosted) -> None:
+        """Run what was held, now that the partition is ready, or refuse what cannot be run here."""
+        replica = hosted.replica
+        while hosted.held:
+            first = hosted.held[0]
+            if first.epoch > replica.epoch:
+                return
+            if replica.leading is not None and (
+                not first.epoch or first.epoch == replica.epoch
+            ):
+                if hosted.serve_until_ms <= self.loop.now_ms:
+                    return
+                self._unhold(hosted)
+                self._run(hosted, first.slot, first.command, first.args, first.request)
+                self.loop.tick_again()
+            else:
+                self._unhold(hosted)
+                first.slot.refuse(
+                    self._not_leader(replica), replica.epoch, replica.leader_name
+                )
+                self.loop.tick_again()
+
+    def _unhold(self, hosted: Hosted) -> Held:
+        self.held_count -= 1
+        return hosted.held.popleft()
+
+    def lease_renewed(self, until_ms: int) -> None:
+        """The coordination store renewed this node's lease (0: it is lost)."""
+        self.lease_until_ms = until_ms
+        for hosted in self.hosted.values():
+            if hosted.replica.leading is not None:
+                self.refresh(hosted)
+
+    # --- now and then ---------------------------------------------------------------------------------
+
+    def _heartbeat(self) -> None:
+        self.links.heartbeat(steady_ms(), self.settings.lease_ttl_ms)
+
+    def _sweep(self) -> None:
+        """Every 100 ms: time-outs, and what has become due by time alone."""
+        now_ms = self.loop.now_ms
+        for partition, early in list(self._early.items()):
+            if early[0].deadline_ms <= now_ms:
+                self.not_hosted(partition)
+                self.elsewhere.discard(partition)
+        for hosted in self.hosted.values():
+            leader = hosted.replica.leading
+            if leader is not None:
+                self._time_out(hosted, leader, now_ms)
+                self._expire(hosted, leader)
+                self._trim(hosted, leader)
+                self.refresh(hosted)
+            else:
+                hosted.deadlines.clear()
+                self._trim(hosted, None)
+            while hosted.held and hosted.held[0].deadline_ms <= now_ms:
+                held = self._unhold(hosted)
+                self._fail(
+                    held.slot,
+                    Unavailable(
+                        f"partition {hosted.replica.name} did not become ready on {self.own.name} in time; "
+                        "the request was not executed"
+                    ),
+                )
+
+    def _time_out(self, hosted: Hosted, leader: Leader, now_ms: int) -> None:
+        """Tell clients whose writes could not be committed in time that the outcome is unknown."""
+        deadlines = hosted.deadlines
+        offset = -1
+        while deadlines and deadlines[0][0] <= now_ms:
+            offset = deadlines.popleft()[1]
+        while leader.waiting and leader.waiting[0].offset <= offset:
+            self._fail(
+                leader.waiting.popleft().slot,
+                OutcomeUnknown(
+                    f"not every in-sync replica of {hosted.replica.name} confirmed within "
+                    f"{self.settings.write_ms_max} ms; the write may or may not have been applied"
+                ),
+            )
+
+    def _expire(self, hosted: Hosted, leader: Leader) -> None:
+        """Delete what is past its TTL, as any other write, a little at a time."""
+        if (
+            hosted.serve_until_ms <= self.loop.now_ms
+            or self.refusal
+            or not leader.enough_in_sync()
+        ):
+            return
+        if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
+            return
+        now_ms = max(wall_ms(), leader.log.timestamp_ms)
+        operations: list[Operation] = []
+        for expiry_ms, key in self.engine.due(
+            hosted.replica.partition, now_ms, SWEEP_COUNT
+        ):
+            known = leader.overlay.get(key)
+            value = self.engine.get(key) if known is None else known[0].value
+            if value and expiry_of(value) == expiry_ms:
+                operations.append(Operation(Kind.DELETE, key))
+            operations.append(Operation(Kind.FORGET, key, b"", expiry_ms))
+        if operations:
+            leader.propose(operations, None, b"", now_ms)
+            self.touch(hosted)
+
+    def _trim(self, hosted: Hosted, leader: Leader | None) -> None:
+        log_ = hosted.replica.log
+        needed_after = log_.applied
+        if leader is not None:
+            for progress in leader.progress.values():
+                if progress.phase is Phase.STREAM:
+                    needed_after = min(needed_after, progress.match)
+                elif progress.phase is Phase.SNAPSHOT:
+                    needed_after = 0
+        target = hosted.segments.trim_to(needed_after)
+        if target is not None and log_.shape.base_offset < target <= log_.applied:
+            batch = self.engine.batch()
+            batch.delete_log(hosted.replica.partition, *log_.trim(target))
+            self.engine.write(batch, False)
+            self.touch(hosted)
+
+    def _send_snapshots(self, hosted: Hosted, leader: Leader) -> None:
+        for node, progress in leader.progress.items():
+            if progress.phase is Phase.SNAPSHOT and node not in hosted.senders:
+                log.info("snapshot_started", partition=hosted.replica.name, to=node)
+                hosted.senders[node] = SnapshotSender(
+                    self.engine, leader, node, hosted.ranges
+                )
+        for node, sender in list(hosted.senders.items()):
+            if not sender.is_for(leader) or not sender.step():
+                log.info("snapshot_ended", partition=hosted.replica.name, to=node)
+                sender.close()
+                del hosted.senders[node]
+            elif sender.wants_to_send:
+                self.touch(hosted)
+                self.loop.tick_again()
+
+    def check_disk(self, check: Callable[[], None]) -> None:
+        """Refuse writes while the disk is too full to be safe, and say so."""
+        try:
+            check()
+        except DiskFull as error:
+            if self.refusal is None:
+                log.error("disk_full", reason=str(error))
+            self.refusal = error
+        else:
+            if self.refusal is not None:
+                log.info("disk_has_room_again")
+            self.refusal = None

@@ -1,0 +1,371 @@
+"""What an operator asks of the ring, through any router: its state, its leaders, its layout.
+
+Everything that changes something goes through the coordination store by compare-and-set, or to the
+node that must do it; a router only carries the word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fortdb.coordination.operations import write_keyspaces, write_layout
+from fortdb.coordination.session import Session
+from fortdb.errors import BadRequest, FortError, LayoutError, StoreConflict, Unavailable
+from fortdb.model import (
+    Ack,
+    ClusterView,
+    Keyspace,
+    Layout,
+    NodeSpec,
+    NodeState,
+    PartitionRecord,
+)
+from fortdb.net.front import Slot
+from fortdb.net.gather import Gather
+from fortdb.protocol.commands import Command
+from fortdb.protocol.resp import OK, bulk, payload_of_bulk
+from fortdb.ring.moves import plan, plan_from_json, plan_to_json, verify
+from fortdb.ring.placement import first_layout, next_layout
+from fortdb.router.service import RouterService
+
+_PARTITIONS_DEFAULT = 24
+_REPLICATION_DEFAULT = 3
+_PLAN_OPTIONS = {
+    "partitions": int,
+    "replication": int,
+    "min_in_sync": int,
+    "remove": list,
+    "weights": dict,
+}
+
+
+class Admin:
+    """Answers the commands of kind ADMIN."""
+
+    def __init__(self, service: RouterService, session: Session, cluster: str) -> None:
+        self._service = service
+        self._session = session
+        self._cluster = cluster
+
+    def __call__(self, slot: Slot, command: Command, args: list[bytes]) -> None:
+        """Execute one command; its slot is completed now or later."""
+        try:
+            words = [argument.decode() for argument in args[1:]]
+            self._execute(slot, command.name, words)
+        except UnicodeDecodeError:
+            slot.complete(BadRequest("arguments must be UTF-8").wire())
+        except FortError as error:
+            slot.complete(error.wire())
+
+    def _execute(self, slot: Slot, name: str, words: list[str]) -> None:
+        match [name, *(word.upper() for word in words[:1]), *words[1:]]:
+            case ["RING"]:
+                self._describe(slot)
+            case ["LEADER", "MOVE", partition, node]:
+                self._move_leader(slot, partition, node)
+            case ["LAYOUT", "PLAN"]:
+                slot.complete(bulk(plan_to_json(self._plan({})).encode()))
+            case ["LAYOUT", "PLAN", options]:
+                slot.complete(
+                    bulk(plan_to_json(self._plan(_options(options))).encode())
+                )
+            case ["LAYOUT", "APPLY", document]:
+                self._apply(slot, document)
+            case ["KEYSPACE", "LIST"]:
+                spaces = [
+                    {"name": name, "ack": space.ack.value}
+                    for name, space in self._keyspaces().items()
+                ]
+                slot.complete(bulk(json.dumps(spaces).encode()))
+            case ["KEYSPACE", "CREATE", keyspace]:
+                self._create_keyspace(slot, keyspace, "SYNC")
+            case ["KEYSPACE", "CREATE", keyspace, ack, value] if ack.upper() == "ACK":
+                self._create_keyspace(slot, keyspace, value)
+            case ["KEYSPACE", "DROP", keyspace]:
+                self._drop_keyspace(slot, keyspace)
+            case _:
+                raise BadRequest(f"syntax error: see the usage of {name}")
+
+    # --- layout ---------------------------------------------------------------------------------
+
+    def _plan(self, options: Mapping[str, Any]) -> Any:
+        view = self._service.view
+        present = view.layout
+        nodes = _nodes_after(view, options)
+        replication = options.get("replication")
+        min_in_sync = options.get("min_in_sync")
+        if present is None:
+            replication = replication or min(_REPLICATION_DEFAULT, len(nodes))
+            target = first_layout(
+                nodes,
+                options.get("partitions", _PARTITIONS_DEFAULT),
+                replication,
+                min_in_sync or replication // 2 + 1,
+            )
+        elif options.get("partitions", len(present.partitions)) != len(
+            present.partitions
+        ):
+            raise LayoutError(
+                "partitions: their number is chosen with the first layout and stays"
+            )
+        else:
+            target = next_layout(present, nodes, replication, min_in_sync)
+        return plan(present, target)
+
+    def _apply(self, slot: Slot, document: str) -> None:
+        view = self._service.view
+        wanted = plan_from_json(document)
+        verify(wanted, view.layout)
+        unknown = [
+            name
+            for name in wanted.layout.nodes
+            if name not in view.nodes and not _has(view.layout, name)
+        ]
+        if unknown:
+            raise LayoutError(f"nodes that never joined: {', '.join(sorted(unknown))}")
+        self._store(
+            slot,
+            lambda: write_layout(
+                self._session.store,
+                self._session.keys,
+                wanted.layout,
+                view.layout_revision,
+            ),
+            "the layout was changed by somebody else meanwhile; make a new plan",
+        )
+
+    # --- leaders -----------------------------------------------------------------------------------
+
+    def _move_leader(self, slot: Slot, partition: str, node: str) -> None:
+        record = self._service.view.records.get(partition)
+        if record is None:
+            known = ", ".join(sorted(self._service.view.records)) or "none yet"
+            raise BadRequest(f"no partition {partition!r}; there are {known}")
+        if record.leader is None:
+            raise Unavailable(f"partition {partition} has no leader")
+        self._service.call(
+            record.leader, [b"LEADER", b"MOVE", partition.encode(), node.encode()], slot
+        )
+
+    # --- keyspaces ------------------------------------------------------------------------------------
+
+    def _keyspaces(self) -> Mapping[str, Keyspace]:
+        return self._service.view.keyspaces
+
+    def _create_keyspace(self, slot: Slot, name: str, ack: str) -> None:
+        if not name or "/" in name:
+            raise BadRequest(
+                "a keyspace's name is the part of its keys before the first '/'"
+            )
+        try:
+            keyspace = Keyspace(name, Ack(ack.lower()))
+        except ValueError:
+            raise BadRequest("ACK takes SYNC or ASYNC") from None
+        if name in self._keyspaces():
+            raise BadRequest(f"keyspace {name} exists already")
+        self._write_keyspaces(slot, {**self._keyspaces(), name: keyspace})
+
+    def _drop_keyspace(self, slot: Slot, name: str) -> None:
+        if name not in self._keyspaces():
+            raise BadRequest(f"no keyspace {name}")
+        self._write_keyspaces(
+            slot,
+            {key: value for key, value in self._keyspaces().items() if key != name},
+        )
+
+    def _write_keyspaces(self, slot: Slot, keyspaces: Mapping[str, Keyspace]) -> None:
+        revision = self._service.view.keyspaces_revision
+        self._store(
+            slot,
+            lambda: write_keyspaces(
+                self._session.store, self._session.keys, keyspaces, revision
+            ),
+            "the keyspaces were changed by somebody else meanwhile; try again",
+        )
+
+    def _store(self, slot: Slot, work: Callable[[], object], conflict: str) -> None:
+        """Change something in the coordination store, elsewhere; answer when it is done."""
+
+        def done(outcome: object) -> None:
+            if isinstance(outcome, StoreConflict):
+                slot.complete(StoreConflict(conflict).wire())
+            elif isinstance(outcome, FortError):
+                slot.complete(outcome.wire())
+            else:
+                slot.complete(OK)
+
+        self._session.submit(
+            lambda store: work(),
+            lambda outcome: self._service.loop.call_soon(lambda: done(outcome)),
+        )
+
+    # --- the state of the ring ----------------------------------------------------------------------------
+
+    def _describe(self, slot: Slot) -> None:
+        """Ask every node for its replicas, then tell everything at once."""
+        nodes = [name for name, link in self._service.links.items() if link.is_up]
+
+        def join(replies: list[bytes]) -> bytes:
+            reports: dict[str, Any] = {}
+            for name, reply in zip(nodes, replies, strict=False):
+                payload = payload_of_bulk(reply)
+                if payload is not None:
+                    reports[name] = json.loads(payload)
+            return bulk(json.dumps(self._ring(reports)).encode())
+
+        if not nodes:
+            slot.complete(join([]))
+            return
+        gather = Gather(slot, len(nodes), join)
+        for index, name in enumerate(nodes):
+            self._service.call(name, [b"REPLICAS"], gather.part(index))
+
+    def _ring(self, reports: Mapping[str, Any]) -> dict[str, object]:
+        view, tokens = self._service.view, self._service.tokens
+        layout = view.layout
+        return {
+            "cluster": self._cluster,
+            "controller": view.controller,
+            "layout": None
+            if layout is None
+            else {
+                "version": layout.version,
+                "replication": layout.replication,
+                "min_in_sync": layout.min_in_sync,
+            },
+            "partitions": []
+            if layout is None or tokens is None
+            else [
+                {
+                    "id": partition.id,
+                    "name": partition.name,
+                    "token": f"{partition.token:016x}",
+                    "share": tokens.share(partition),
+                    **_partition(
+                        view.records.get(partition.name),
+                        partition.replicas,
+                        view,
+                        reports,
+                    ),
+                }
+                for partition in layout.partitions
+            ],
+            "nodes": [_node(name, view, reports.get(name)) for name in _names(view)],
+            "keyspaces": [
+                {"name": name, "ack": keyspace.ack.value}
+                for name, keyspace in view.keyspaces.items()
+            ],
+        }
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise BadRequest(f"options are no JSON: {error}") from None
+    if not isinstance(options, dict):
+        raise BadRequest("options are no JSON object")
+    for name, value in options.items():
+        wanted = _PLAN_OPTIONS.get(name)
+        if wanted is None:
+            raise BadRequest(
+                f"unknown option {name!r}; there are {', '.join(_PLAN_OPTIONS)}"
+            )
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise BadRequest(f"option {name} must be of type {wanted.__name__}")
+    return options
+
+
+def _has(layout: Layout | None, name: str) -> bool:
+    return layout is not None and name in layout.nodes
+
+
+def _nodes_after(view: ClusterView, options: Mapping[str, Any]) -> dict[str, NodeSpec]:
+    """The nodes of the next layout: those of the present one and all that joined, less the removed."""
+    nodes = dict(view.layout.nodes) if view.layout is not None else {}
+    for node in view.nodes.values():
+        if node.name not in nodes and node.state is NodeState.SERVING:
+            nodes[node.name] = NodeSpec(node.zone)
+    for name in options.get("remove", ()):
+        if nodes.pop(name, None) is None:
+            raise LayoutError(
+                f"cannot remove {name!r}: no such node; there are {', '.join(sorted(nodes))}"
+            )
+    for name, weight in options.get("weights", {}).items():
+        if name not in nodes:
+            raise LayoutError(
+                f"cannot weigh {name!r}: no such node; there are {', '.join(sorted(nodes))}"
+            )
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
+            raise LayoutError(f"weight of {name} must be a number")
+        nodes[name] = replace(nodes[name], weight=float(weight))
+    return nodes
+
+
+def _names(view: ClusterView) -> list[str]:
+    return sorted(
+        {*view.nodes, *(view.layout.nodes if view.layout is not None else ())}
+    )
+
+
+def _partition(
+    record: PartitionRecord | None,
+    wanted: tuple[str, ...],
+    view: ClusterView,
+    reports: Mapping[str, Any],
+) -> dict[str, object]:
+    if record is None:
+        nothing: dict[str, object] = dict.fromkeys(
+            ("leader", "preferred", "last_offset", "commit_offset")
+        )
+        return {
+            **nothing,
+            "replicas": list(wanted),
+            "epoch": 0,
+            "isr": [],
+            "moving": True,
+            "lag": {},
+        }
+    leader = record.leader if record.leader in view.nodes else None
+    report = reports.get(leader or "", {}).get("replicas", {}).get(record.partition, {})
+    return {
+        "replicas": list(record.replicas),
+        "leader": leader,
+        "epoch": record.epoch,
+        "isr": sorted(record.isr),
+        "preferred": record.preferred,
+        "moving": set(record.replicas) != set(wanted),
+        "last_offset": report.get("last_offset"),
+        "commit_offset": report.get("commit_offset"),
+        "lag": report.get("lag", {}),
+    }
+
+
+def _node(
+    name: str, view: ClusterView, report: Mapping[str, Any] | None
+) -> dict[str, object]:
+    node = view.nodes.get(name)
+    spec = view.layout.nodes.get(name) if view.layout is not None else None
+    leads = sum(record.leader == name for record in view.records.values())
+    report = report or {}
+    return {
+        "name": name,
+        "zone": node.zone
+        if node is not None
+        else spec.zone
+        if spec is not None
+        else "",
+        "state": node.state.value if node is not None else "down",
+        "reason": node.reason if node is not None else "its lease has ended",
+        "client_address": node.client_address if node is not None else "",
+        "peer_address": node.peer_address if node is not None else "",
+        "status_address": node.status_address if node is not None else "",
+        "version": node.version if node is not None else "",
+        "leads": leads if node is not None else 0,
+        "holds": sum(name in record.replicas for record in view.records.values()),
+        "bytes_on_disk": report.get("bytes_on_disk"),
+        "bytes_free": report.get("bytes_free"),
+    }

@@ -1,0 +1,143 @@
+"""From a router to the leader of one partition: requests in order, retried until they are answered.
+
+A channel keeps every request that has no answer yet, in the order in which they came. A request is
+sent in the epoch that the router believes in, and a node executes it only in that epoch. When the
+epoch changes, everything unanswered is sent again, in order, to the new leader, with the same
+request ids: what the former leader had passed on is recognised and answered from the log, the rest
+is executed (rule 16). So a client that pipelines sees its requests applied in its own order, across
+failovers, each once.
+
+Reads travel the same way; executing one twice harms nobody.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from fortdb.errors import Busy, FortError, OutcomeUnknown, Unavailable
+from fortdb.limits import CHANNEL_REQUESTS_MAX
+from fortdb.net.gather import Completes
+from fortdb.replication.messages import encode_request
+
+
+class Wire(Protocol):
+    """A link to a node, as far as channels need it."""
+
+    is_up: bool
+
+    def write(self, data: bytes) -> None: ...
+
+
+class Unanswered:
+    """A client's request (or the part of one that concerns this partition)."""
+
+    __slots__ = ("command", "deadline_ms", "is_write", "slot", "was_sent")
+
+    def __init__(
+        self, command: bytes, slot: Completes, is_write: bool, deadline_ms: int
+    ) -> None:
+        self.command = command
+        self.slot = slot
+        self.is_write = is_write
+        self.deadline_ms = deadline_ms
+        self.was_sent = False
+
+
+class Channel:
+    """Unanswered requests to one partition."""
+
+    def __init__(self, partition: int, name: str) -> None:
+        self.partition = partition
+        self.name = name
+        self.leader: str | None = None
+        self.epoch = 0
+        self.retries_total = 0
+        self._wire: Wire | None = None
+        self._unanswered: OrderedDict[int, Unanswered] = OrderedDict()
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._unanswered)
+
+    def send(self, request: Unanswered) -> None:
+        """Send a request, or keep it until there is a leader to send it to."""
+        unanswered = self._unanswered
+        if len(unanswered) >= CHANNEL_REQUESTS_MAX:
+            request.slot.complete(
+                Busy(f"{len(unanswered)} requests wait for {self.name} already").wire()
+            )
+            return
+        sequence = self._next
+        self._next += 1
+        unanswered[sequence] = request
+        wire = self._wire
+        if wire is not None and wire.is_up:
+            request.was_sent = True
+            watermark = next(iter(unanswered))
+            wire.write(
+                encode_request(
+                    self.partition, self.epoch, sequence, watermark, request.command
+                )
+            )
+
+    def answered(self, sequence: int, reply: bytes, wire: Wire) -> None:
+        """The answer to a request. What a former leader still says after the request was sent to
+        the next one is ignored: only the last to execute it knows what holds."""
+        if wire is not self._wire:
+            return
+        request = self._unanswered.pop(sequence, None)
+        if request is not None:
+            request.slot.complete(reply)
+
+    def route(self, leader: str | None, epoch: int, wire: Wire | None) -> None:
+        """Somebody leads in this epoch. What is unanswered goes there if this is news."""
+        if epoch > self.epoch or (epoch == self.epoch and wire is not self._wire):
+            self.leader, self.epoch, self._wire = leader, epoch, wire
+            self._send_again()
+
+    def link_up(self, name: str, wire: Wire) -> None:
+        """There is a new connection to a node; what was sent on the former one may be lost."""
+        if name == self.leader:
+            self._wire = wire
+            self._send_again()
+
+    def _send_again(self) -> None:
+        wire = self._wire
+        if wire is None or not wire.is_up or not self._unanswered:
+            return
+        watermark = next(iter(self._unanswered))
+        for sequence, request in self._unanswered.items():
+            self.retries_total += request.was_sent
+            request.was_sent = True
+            wire.write(
+                encode_request(
+                    self.partition, self.epoch, sequence, watermark, request.command
+                )
+            )
+
+    def time_out(self, now_ms: int, failed: Callable[[FortError], None]) -> None:
+        """Answer what is past its deadline, saying whether it may have been applied."""
+        while self._unanswered:
+            sequence, request = next(iter(self._unanswered.items()))
+            if request.deadline_ms > now_ms:
+                return
+            del self._unanswered[sequence]
+            error = self._timed_out(request)
+            failed(error)
+            request.slot.complete(error.wire())
+
+    def _timed_out(self, request: Unanswered) -> FortError:
+        leader = (
+            f"its leader {self.leader} did not answer"
+            if self.leader
+            else "it has no leader"
+        )
+        if request.is_write and request.was_sent:
+            return OutcomeUnknown(
+                f"partition {self.name}: {leader} in time; the write may or may not have been applied"
+            )
+        return Unavailable(
+            f"partition {self.name}: {leader} in time; nothing was applied, try again"
+        )

@@ -1,0 +1,309 @@
+"""A router: takes the commands of clients to the leaders of the partitions they concern.
+
+It keeps no state of its own that matters: the layout and the leaders come by watch, and any number
+of routers serve side by side. One thread and one epoll, as in a node; requests to one node travel
+on one pipelined connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+from hiredis import pack_command
+
+from fortdb.errors import BadRequest, FortError, Unavailable
+from fortdb.limits import KEY_BYTES_MAX
+from fortdb.model import ClusterView, NodeState
+from fortdb.net.front import ClientConnection, Slot
+from fortdb.net.gather import Completes, Gather, sum_of
+from fortdb.net.loop import Loop
+from fortdb.net.peer import Greeting, Link
+from fortdb.net.status import LatencyHistogram
+from fortdb.net.stream import Outbox
+from fortdb.protocol.arguments import parse_integer
+from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.scatter import split
+from fortdb.replication.messages import (
+    Status,
+    Type,
+    decode_call,
+    decode_reply,
+    encode_call,
+)
+from fortdb.ring.tokens import TokenMap, token_of
+from fortdb.router.channels import Channel, Unanswered
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_MS = 50
+_DBSIZE = pack_command((b"DBSIZE",))
+
+Administer = Callable[[Slot, Command, list[bytes]], None]
+
+
+class RouterService:
+    """Executes clients' commands by sending them on."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        cluster: str,
+        name: str,
+        deadline_ms: int,
+        settings: Mapping[str, str],
+        information: Callable[[], Mapping[str, Mapping[str, object]]],
+    ) -> None:
+        self.loop = loop
+        self.outbox = outbox
+        self.view = ClusterView()
+        self.tokens: TokenMap | None = None
+        self.channels: dict[int, Channel] = {}
+        self.links: dict[str, Link] = {}
+        self.administer: Administer = lambda slot, command, args: None
+        self.requests_total: dict[str, int] = {}
+        self.errors_total: dict[str, int] = {}
+        self.retries_total = 0
+        self.latency = LatencyHistogram()
+        self._own = Greeting(cluster, name, session=int.from_bytes(os.urandom(8)) | 1)
+        self._deadline_ms = deadline_ms
+        self._settings = settings
+        self._information = information
+        self._calls: dict[int, tuple[str, Completes]] = {}
+        self._next_call = 1
+        loop.call_every(_SWEEP_MS, self._sweep)
+
+    # --- the map --------------------------------------------------------------------------------
+
+    def see(self, view: ClusterView) -> None:
+        """A newer picture of the cluster; on the server's thread."""
+        former, self.view = self.view, view
+        if view.layout is not None and view.layout is not former.layout:
+            self.tokens = TokenMap(view.layout)
+            for partition in view.layout.partitions:
+                if partition.id not in self.channels:
+                    self.channels[partition.id] = Channel(partition.id, partition.name)
+        self._link_nodes(view)
+        if self.tokens is None:
+            return
+        for record in view.records.values():
+            if record is not former.records.get(record.partition):
+                partition = self.tokens.by_name(record.partition)
+                if partition is not None:
+                    self._route(
+                        self.channels[partition.id], record.leader, record.epoch
+                    )
+
+    def _link_nodes(self, view: ClusterView) -> None:
+        for node in view.nodes.values():
+            link = self.links.get(node.name)
+            if link is not None:
+                link.readdress(node.peer_address)
+            elif node.state is not NodeState.FAILED:
+                self.links[node.name] = Link(
+                    self.loop,
+                    self.outbox,
+                    self._own,
+                    node.name,
+                    node.peer_address,
+                    up=self._link_up,
+                    down=self._link_down,
+                    heard=self._heard,
+                )
+        known = view.layout.nodes if view.layout is not None else {}
+        for name in [
+            name for name in self.links if name not in view.nodes and name not in known
+        ]:
+            self.links.pop(name).close()
+
+    def _route(self, channel: Channel, leader: str | None, epoch: int) -> None:
+        channel.route(leader, epoch, self.links.get(leader or ""))
+
+    def _link_up(self, link: Link, other: Greeting) -> None:
+        for channel in self.channels.values():
+            channel.link_up(link.name, link)
+
+    def _link_down(self, link: Link) -> None:
+        for number, (node, slot) in list(self._calls.items()):
+            if node == link.name:
+                del self._calls[number]
+                slot.complete(Unavailable(f"the connection to {node} broke").wire())
+
+    # --- clients -----------------------------------------------------------------------------------
+
+    def information(self) -> Mapping[str, Mapping[str, object]]:
+        """The sections of `INFO`."""
+        return self._information()
+
+    def settings(self) -> Mapping[str, str]:
+        """What `CONFIG GET` shows."""
+        return self._settings
+
+    def execute(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> bytes | Slot:
+        """Send a command on; its slot is completed when the answer is here."""
+        name = command.name
+        self.requests_total[name] = self.requests_total.get(name, 0) + 1
+        try:
+            if command.kind is CommandKind.ADMIN:
+                slot = connection.slot()
+                self.administer(slot, command, args)
+                return slot
+            tokens = self.tokens
+            if tokens is None:
+                raise Unavailable(
+                    "the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply"
+                )
+            if name == "SCAN":
+                return self._send(
+                    connection, tokens, parse_integer(args[1]), command, args
+                )
+            if name == "DBSIZE":
+                return self._count(connection)
+            keys = keys_of(command, args)
+            for key in keys:
+                if len(key) > KEY_BYTES_MAX:
+                    raise BadRequest(
+                        f"key of {len(key)} bytes is longer than {KEY_BYTES_MAX}"
+                    )
+            if len(keys) > 1:
+                return self._scatter(connection, tokens, command, args)
+            if name == "GET" and len(args) == 3:
+                return self._stale(connection, tokens, args)
+            return self._send(connection, tokens, token_of(keys[0]), command, args)
+        except FortError as error:
+            self._failed(error)
+            return error.wire()
+
+    def _send(
+        self,
+        connection: ClientConnection,
+        tokens: TokenMap,
+        token: int,
+        command: Command,
+        args: list[bytes],
+    ) -> Slot:
+        slot = connection.slot()
+        self._request(
+            tokens.partition_of(token).id, pack_command(tuple(args)), command, slot
+        )
+        return slot
+
+    def _request(
+        self, partition: int, payload: bytes, command: Command, slot: Completes
+    ) -> None:
+        deadline_ms = self.loop.now_ms + self._deadline_ms
+        is_write = command.kind is CommandKind.WRITE
+        self.channels[partition].send(Unanswered(payload, slot, is_write, deadline_ms))
+
+    def _scatter(
+        self,
+        connection: ClientConnection,
+        tokens: TokenMap,
+        command: Command,
+        args: list[bytes],
+    ) -> Slot:
+        scattered = split(
+            command, args, lambda key: tokens.partition_of(token_of(key)).id
+        )
+        slot = connection.slot()
+        gather = Gather(slot, len(scattered.commands), scattered.join)
+        for index, part in enumerate(scattered.commands):
+            token = token_of(keys_of(command, part)[0])
+            payload = pack_command(tuple(part))
+            self._request(
+                tokens.partition_of(token).id, payload, command, gather.part(index)
+            )
+        return slot
+
+    def _count(self, connection: ClientConnection) -> Slot:
+        slot = connection.slot()
+        gather = Gather(slot, len(self.channels), sum_of)
+        deadline_ms = self.loop.now_ms + self._deadline_ms
+        for index, channel in enumerate(self.channels.values()):
+            channel.send(Unanswered(_DBSIZE, gather.part(index), False, deadline_ms))
+        return slot
+
+    def _stale(
+        self, connection: ClientConnection, tokens: TokenMap, args: list[bytes]
+    ) -> Slot:
+        """Ask any replica that is up, followers first: the answer may be old."""
+        if args[2].upper() != b"STALE":
+            raise BadRequest("syntax error: GET key [STALE]")
+        partition = tokens.partition_of(token_of(args[1]))
+        record = self.view.records.get(partition.name)
+        replicas = list(record.replicas if record is not None else partition.replicas)
+        replicas.sort(key=lambda name: record is not None and name == record.leader)
+        up = [
+            name for name in replicas if name in self.links and self.links[name].is_up
+        ]
+        if not up:
+            raise Unavailable(
+                f"no replica of partition {partition.name} can be reached"
+            )
+        slot = connection.slot()
+        self.call(up[0], [b"STALE", b"%d" % partition.id, *args[:2]], slot)
+        return slot
+
+    # --- calls to nodes --------------------------------------------------------------------------------
+
+    def call(self, node: str, args: list[bytes], slot: Completes) -> None:
+        """A command to a node itself; `slot` gets its answer, or an error if the link breaks."""
+        link = self.links.get(node)
+        if link is None or not link.is_up:
+            slot.complete(Unavailable(f"{node} cannot be reached").wire())
+            return
+        number = self._next_call
+        self._next_call += 1
+        self._calls[number] = (node, slot)
+        link.write(encode_call(number, pack_command(tuple(args))))
+        self.loop.call_later(self._deadline_ms, partial(self._call_timed_out, number))
+
+    def _call_timed_out(self, number: int) -> None:
+        node, slot = self._calls.pop(number, ("", None))
+        if slot is not None:
+            slot.complete(Unavailable(f"{node} did not answer in time").wire())
+
+    # --- what nodes say ----------------------------------------------------------------------------------
+
+    def _heard(self, link: Link, kind: int, body: bytes) -> None:
+        if kind == Type.REPLY:
+            partition, sequence, status, reply = decode_reply(body)
+            channel = self.channels[partition]
+            if status == Status.DONE:
+                channel.answered(sequence, reply, link)
+            elif status == Status.NOT_LEADER:
+                self._heard_hint(channel, reply)
+        elif kind == Type.RETURN:
+            number, reply = decode_call(body)
+            _, slot = self._calls.pop(number, ("", None))
+            if slot is not None:
+                slot.complete(reply)
+        else:
+            raise BadRequest(f"a node does not send frames of type {kind} to a router")
+
+    def _heard_hint(self, channel: Channel, hint: bytes) -> None:
+        """A node refused a request and named the leader it knows; the watch may be slower."""
+        epoch, _, leader = hint.partition(b" ")
+        if leader and int(epoch) > channel.epoch:
+            self._route(channel, leader.decode(), int(epoch))
+
+    # --- now and then ----------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        now_ms = self.loop.now_ms
+        for channel in self.channels.values():
+            if channel:
+                channel.time_out(now_ms, self._failed)
+
+    def _failed(self, error: FortError) -> None:
+        self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not self._calls and not any(self.channels.values())

@@ -1,0 +1,399 @@
+"""A partition's replicas, their disks, the network and the coordination store, in one thread.
+
+Everything that can go wrong between them is a method: a crash loses what was not written, a cut loses
+what was on its way, a compare-and-set may lose its answer, a lease may end while its node lives. The
+replicas are the real state machines; only time, disks and wires are simulated.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from fortdb.model import NodeRecord, NodeState, Partition, PartitionRecord
+from fortdb.replication.election import elect, first_record
+from fortdb.replication.entries import Kind, Operation, decode_entry
+from fortdb.replication.epochs import LogShape
+from fortdb.replication.leader import Leader
+from fortdb.replication.log import ReplicaLog
+from fortdb.replication.messages import (
+    Ack,
+    Align,
+    Append,
+    Message,
+    Position,
+    Query,
+    Refuse,
+    SnapshotBegin,
+)
+from fortdb.replication.progress import Phase
+from fortdb.replication.replica import Replica
+
+LEASE_MS = 1_000
+LAG_MS = 300
+PARTITION = Partition(1, "p-001", 0, ("a", "b", "c"))
+
+
+@dataclass
+class Disk:
+    """What survives a crash."""
+
+    disk_id: str
+    life: int = 0
+    epoch: int = 0
+    applied: int = 0
+    shape: LogShape = field(default_factory=LogShape)
+    log: dict[int, bytes] = field(default_factory=dict)
+    data: dict[bytes, bytes] = field(default_factory=dict)
+
+
+class Ask:
+    """A client's write, as a slot: `answered` once it was acknowledged."""
+
+    def __init__(self, key: bytes, value: bytes) -> None:
+        self.key = key
+        self.value = value
+        self.answered = False
+
+
+class Node:
+    """A process on a disk."""
+
+    def __init__(self, cluster: Cluster, name: str, disk: Disk) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.disk = disk
+        disk.life += 1
+        self.incarnation = f"{disk.disk_id}.{disk.life}"
+        log = ReplicaLog(disk.shape, disk.applied)
+        for offset in range(disk.applied + 1, disk.shape.last_offset + 1):
+            log.restore(offset, disk.log[offset])
+        self.replica = Replica(1, "p-001", name, self.incarnation, disk.epoch, log)
+        self.replica.promised_until_ms = cluster.now_ms + LEASE_MS
+        self.lease_until_ms = cluster.now_ms + LEASE_MS
+        self.asked: PartitionRecord | None = None
+
+    def read_log(self, first: int, last: int, bytes_max: int) -> list[bytes]:
+        return [
+            self.disk.log[offset] for offset in range(first, min(last, first + 3) + 1)
+        ]
+
+    def tick(self, crash: str = "") -> None:
+        """One tick of the node, ending in a crash 'before' or 'after' the write if asked for."""
+        cluster, replica, disk = self.cluster, self.replica, self.disk
+        if replica.leading is not None:
+            replica.leading.seal(cluster.now_ms)
+            replica.leading.pump(self.read_log)
+            for to, message in replica.leading.outbox:
+                cluster.send(self.name, to, message)
+            replica.leading.outbox.clear()
+        for to, message in replica.replies:
+            cluster.send(self.name, to, message)
+        replica.replies.clear()
+        replica.abandoned.clear()
+        if crash == "before":
+            cluster.crash(self.name)
+            return
+        wipe, truncate, entries, _ = replica.log.take_writes()
+        taken = replica.take_committed()
+        if wipe:
+            disk.log.clear()
+            disk.data.clear()
+        if truncate is not None:
+            for offset in range(*truncate):
+                disk.log.pop(offset, None)
+        disk.log.update(entries)
+        for pending in taken:
+            for operation in pending.operations:
+                disk.data[operation.key] = operation.value
+        disk.epoch, disk.applied, disk.shape = (
+            replica.epoch,
+            replica.log.applied,
+            replica.log.shape,
+        )
+        if crash == "after":
+            cluster.crash(self.name)
+            return
+        if replica.leading is not None:
+            replica.leading.applied(taken)
+        replica.synced()
+        if replica.leading is not None:
+            for waiter in replica.leading.take_answers():
+                waiter.slot.answered = True
+                cluster.acknowledged.append(waiter.slot)
+        for to, message in replica.acknowledgements:
+            cluster.send(self.name, to, message)
+        replica.acknowledgements.clear()
+
+    def receive(self, sender: str, message: Message) -> None:
+        replica, leader = self.replica, self.replica.leading
+        match message:
+            case Query():
+                replica.heard_query(sender, message)
+            case Align():
+                replica.heard_align(sender, message)
+            case Append():
+                replica.heard_append(sender, message)
+            case SnapshotBegin():
+                raise AssertionError("the simulation never trims a log")
+            case Refuse():
+                replica.refused(message.epoch)
+            case Ack() if leader is not None and leader.epoch == message.epoch:
+                leader.heard_ack(sender, message, self.cluster.now_ms)
+            case Position() if leader is not None and leader.epoch == message.epoch:
+                leader.heard_position(sender, message, self.cluster.now_ms)
+
+    def beat(self) -> None:
+        """Renew the followers' promises over links that stand. An answer takes no time here."""
+        cluster, leader = self.cluster, self.replica.leading
+        if leader is None:
+            return
+        leader.ask_again(cluster.now_ms)
+        for name in list(leader.progress):
+            if cluster.is_linked(self.name, name):
+                follower = cluster.nodes[name].replica
+                until_ms = cluster.now_ms + LEASE_MS
+                if follower.promise(
+                    self.name, leader.epoch, leader.log.commit, until_ms
+                ):
+                    leader.heard_promise(name, until_ms, cluster.now_ms)
+
+    def serves(self) -> bool:
+        """Whether a client would be answered now."""
+        leader, now_ms = self.replica.leading, self.cluster.now_ms
+        return (
+            leader is not None
+            and leader.serves_at(now_ms)
+            and leader.lease_until_ms(self.lease_until_ms) > now_ms
+        )
+
+    def write(self, key: bytes, value: bytes) -> Ask | None:
+        """A client's write; None if it is refused at once."""
+        leader = self.replica.leading
+        if leader is None or not self.serves() or not leader.enough_in_sync():
+            return None
+        ask = Ask(key, value)
+        offset = leader.propose(
+            [Operation(Kind.PUT, key, value)], None, b"+OK", self.cluster.now_ms
+        )
+        leader.wait(offset, ask, b"+OK")
+        return ask
+
+    def read(self, key: bytes) -> tuple[bytes | None, bool] | None:
+        """(value, whether it is answered at once); None if the node would not answer."""
+        if not self.serves():
+            return None
+        leader = self.replica.leading
+        assert leader is not None
+        known = leader.overlay.get(key)
+        return (
+            (known[0].value, False)
+            if known is not None
+            else (self.disk.data.get(key), True)
+        )
+
+
+class Cluster:
+    """The replicas of one partition and everything between them."""
+
+    def __init__(self, min_in_sync: int = 2) -> None:
+        self.now_ms = 1_000_000
+        self.min_in_sync = min_in_sync
+        self.record: PartitionRecord | None = None
+        self.disks = {name: Disk(f"disk-{name}") for name in PARTITION.replicas}
+        self.nodes: dict[str, Node] = {}
+        self.registered: dict[
+            str, tuple[str, int]
+        ] = {}  # name -> (incarnation, lease ends)
+        self.cuts: set[frozenset[str]] = set()
+        self.wires: dict[tuple[str, str], deque[Message]] = {}
+        self.acknowledged: list[Ask] = []
+        self.seen: dict[str, int] = {}
+        self.led: dict[int, str] = {}
+        for name in PARTITION.replicas:
+            self.start(name)
+
+    # --- processes and wires ----------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        assert name not in self.nodes
+        self.nodes[name] = Node(self, name, self.disks[name])
+        self.registered[name] = (self.nodes[name].incarnation, self.now_ms + LEASE_MS)
+        self._relink(name)
+
+    def crash(self, name: str) -> None:
+        del self.nodes[name]
+        for other in self.disks:
+            self._unlink(name, other)
+
+    def empty_disk(self, name: str) -> None:
+        assert name not in self.nodes
+        self.disks[name] = Disk(f"{self.disks[name].disk_id}+")
+
+    def cut(self, one: str, other: str) -> None:
+        self.cuts.add(frozenset((one, other)))
+        self._unlink(one, other)
+
+    def mend(self) -> None:
+        self.cuts.clear()
+        for name in self.nodes:
+            self._relink(name)
+
+    def is_linked(self, one: str, other: str) -> bool:
+        return (
+            one in self.nodes
+            and other in self.nodes
+            and frozenset((one, other)) not in self.cuts
+        )
+
+    def send(self, sender: str, to: str, message: Message) -> None:
+        if self.is_linked(sender, to):
+            self.wires.setdefault((sender, to), deque()).append(message)
+
+    def deliver(self, sender: str, to: str) -> bool:
+        wire = self.wires.get((sender, to))
+        if not wire or to not in self.nodes:
+            return False
+        self.nodes[to].receive(sender, wire.popleft())
+        return True
+
+    def _unlink(self, one: str, other: str) -> None:
+        for pair in ((one, other), (other, one)):
+            self.wires.pop(pair, None)
+            node = self.nodes.get(pair[0])
+            if node is not None and node.replica.leading is not None:
+                node.replica.leading.follower_down(pair[1])
+
+    def _relink(self, name: str) -> None:
+        for other in self.nodes:
+            if other != name and self.is_linked(name, other):
+                self._greet(name, other)
+                self._greet(other, name)
+
+    def _greet(self, leader: str, follower: str) -> None:
+        leading = self.nodes[leader].replica.leading
+        if leading is not None:
+            progress = leading.progress.get(follower)
+            incarnation = self.nodes[follower].incarnation
+            if (
+                progress is None
+                or progress.phase is Phase.DOWN
+                or progress.incarnation != incarnation
+            ):
+                leading.follower_up(follower, incarnation, self.now_ms)
+
+    # --- the coordination store ------------------------------------------------------------------
+
+    def members(self) -> dict[str, NodeRecord]:
+        return {
+            name: NodeRecord(name, "z", "", "", "", incarnation, NodeState.SERVING, "1")
+            for name, (incarnation, until_ms) in self.registered.items()
+            if until_ms > self.now_ms
+        }
+
+    def keep_alive(self, name: str) -> None:
+        node = self.nodes[name]
+        self.registered[name] = (node.incarnation, self.now_ms + LEASE_MS)
+        node.lease_until_ms = self.now_ms + LEASE_MS
+
+    def revoke(self, name: str) -> None:
+        """The store ends a lease although its node lives and believes in it."""
+        self.registered.pop(name, None)
+
+    def compare_and_set(self, change: PartitionRecord) -> bool:
+        revision = self.record.revision if self.record is not None else 0
+        if change.revision != revision:
+            return False
+        self.record = replace(change, revision=revision + 1)
+        return True
+
+    def control(self) -> None:
+        """The controller's step."""
+        if self.record is None:
+            change = first_record(PARTITION, self.members())
+        else:
+            change = elect(self.record, PARTITION, self.members())
+        if change is not None:
+            self.compare_and_set(change)
+
+    def watch(self, name: str) -> None:
+        """A node sees the present record."""
+        node = self.nodes[name]
+        if self.record is not None:
+            if node.replica.adopt(
+                self.record, self.min_in_sync, self.now_ms, self.now_ms
+            ):
+                epoch = node.replica.epoch
+                assert (
+                    self.led.setdefault(epoch, node.incarnation) == node.incarnation
+                ), "two leaders, one epoch"
+                for other in self.nodes:
+                    if other != name and self.is_linked(name, other):
+                        self._greet(name, other)
+
+    def tend(self, name: str, lose_answer: bool = False) -> None:
+        """A leader asks the store for what it wants changed; the answer may be lost."""
+        node = self.nodes[name]
+        leader = node.replica.leading
+        if leader is None:
+            return
+        change = leader.in_sync.proposed or self._change(leader)
+        if change is None:
+            return
+        accepted = self.compare_and_set(change)
+        if not lose_answer and (accepted or self.record is not None):
+            self.watch(name)
+
+    def _change(self, leader: Leader) -> PartitionRecord | None:
+        if leader.ready_to_hand_over():
+            assert leader.transfer_to is not None
+            return leader.in_sync.propose_leader(leader.transfer_to, None)
+        members = self.members()
+
+        def is_over(name: str, incarnation: str) -> bool:
+            return name not in members or members[name].incarnation != incarnation
+
+        return leader.isr_change(self.now_ms, LAG_MS, is_over, lambda name: False)
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def settle(self, rounds: int = 60) -> Leader:
+        """Let a healthy cluster run until somebody leads with a full ISR; returns the leader."""
+        self.mend()
+        for name in self.disks:
+            if name not in self.nodes:
+                self.start(name)
+        for _ in range(rounds):
+            self.now_ms += 50
+            for name in self.nodes:
+                self.keep_alive(name)
+            self.control()
+            for name in list(self.nodes):
+                self.watch(name)
+                self.nodes[name].beat()
+                self.nodes[name].tick()
+            while any([self.deliver(*pair) for pair in list(self.wires)]):
+                pass
+            for name in list(self.nodes):
+                self.nodes[name].tick()
+                self.tend(name)
+        leaders = [node for node in self.nodes.values() if node.serves()]
+        assert len(leaders) == 1, "a healed cluster has one leader that serves"
+        leader = leaders[0].replica.leading
+        assert leader is not None and set(leader.in_sync.committed) == set(self.disks)
+        return leader
+
+    def check(self) -> None:
+        """After `settle`: nothing acknowledged is lost, and all replicas hold the same."""
+        logs = [node.disk.log for node in self.nodes.values()]
+        assert logs[0] == logs[1] == logs[2]
+        data = [node.disk.data for node in self.nodes.values()]
+        assert data[0] == data[1] == data[2]
+        written = set()
+        for offset, entry in logs[0].items():
+            for operation in decode_entry(entry, offset).operations:
+                written.add((operation.key, operation.value))
+        for ask in self.acknowledged:
+            assert (ask.key, ask.value) in written, (
+                f"acknowledged write {ask.key!r}={ask.value!r} is lost"
+            )
