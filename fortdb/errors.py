@@ -50,6 +50,10 @@ class LayoutError(FortError):
     """A layout cannot be made or applied as asked."""
 
 
+class RecordError(FortError):
+    """A record in the coordination store cannot be understood: written by hand, or by a newer FortDB."""
+
+
 class NotLeader(FortError):
     """This node does not lead the partition in the epoch the request names; not executed."""
 
