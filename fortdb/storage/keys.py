@@ -24,11 +24,14 @@ _TOKEN = Struct(">Q")
 
 partition_key = _PARTITION.pack
 log_key = _LOG.pack
+log_position = _LOG.unpack
 expiry_prefix = _LOG.pack
+expiry_position = _LOG.unpack_from
 
 
 def partition_end(partition: int) -> bytes:
-    """After every log, expiry and state key of a partition; the last one has no successor to name."""
+    """After every log, expiry and state key of a partition. The last partition has no successor to name,
+    but the data key in an expiry key begins with a small byte."""
     return _PARTITION.pack(partition + 1) if partition < 0xFFFF else b"\xff" * 11
 
 

@@ -32,14 +32,20 @@ from rocksdict import Cache, DbClosedError, Rdict, WriteBatch, WriteOptions
 from fortdb.errors import DiskFull, StorageFailed
 from fortdb.storage.batch import Handles, RocksBatch
 from fortdb.storage.engine import Batch, EngineStats, ReplicaState
-from fortdb.storage.keys import expiry_prefix, log_key, partition_end, partition_key
+from fortdb.storage.keys import (
+    expiry_position,
+    expiry_prefix,
+    log_key,
+    log_position,
+    partition_end,
+    partition_key,
+)
 from fortdb.storage.states import decode_state
 from fortdb.storage.tuning import DATA, EXPIRY, FAMILIES, LOG, STATE, database_options, family_options
 from fortdb.storage.walk import Walk
 
 _OFFSET_MAX = (1 << 64) - 1
-_OFFSET_BYTES = 8
-_KEY_PREFIX_BYTES = 10  # of a log key (all of it) and of an expiry key: partition and number
+_EXPIRY_PREFIX_BYTES = 10
 _UNBOUNDED = 1 << 62
 
 _FULL = ("No space left", "quota exceeded")
@@ -179,24 +185,18 @@ class RocksEngine:
         iterator = walk.iterator
         before: int | None = None
         with self._guard:
-            while iterator.valid():
-                offset = int.from_bytes(iterator.key()[-_OFFSET_BYTES:], "big")
+            while (offset := _offset_at(walk, partition)) is not None:
                 if before is not None and offset != before - 1:
                     self._lost(partition, before - 1)
                 yield offset, iterator.value()
                 before = offset
                 iterator.prev()
-            iterator.status()
 
     def last_offset(self, partition: int) -> int | None:
         """The newest entry's offset, None for an empty log."""
         walk = self._newest(partition)
-        iterator = walk.iterator
         with self._guard:
-            if iterator.valid():
-                return int.from_bytes(iterator.key()[-_OFFSET_BYTES:], "big")
-            iterator.status()
-        return None
+            return _offset_at(walk, partition)
 
     # Expiry and state.
 
@@ -204,9 +204,7 @@ class RocksEngine:
         """Up to `count` (expiry_ms, data key) notes with `expiry_ms <= until_ms`, oldest first."""
         end = expiry_prefix(partition, until_ms + 1) if until_ms < _OFFSET_MAX else partition_end(partition)
         notes = self.pairs(self._walk(EXPIRY, partition_key(partition), end), count, _UNBOUNDED)
-        return [
-            (int.from_bytes(key[2:_KEY_PREFIX_BYTES], "big"), key[_KEY_PREFIX_BYTES:]) for key, _ in notes
-        ]
+        return [(expiry_position(key)[1], key[_EXPIRY_PREFIX_BYTES:]) for key, _ in notes]
 
     def states(self) -> Mapping[int, ReplicaState]:
         """The stored state of every replica, by partition id."""
@@ -214,7 +212,7 @@ class RocksEngine:
         try:
             return {int.from_bytes(key, "big"): decode_state(value) for key, value in pairs}
         except StorageFailed as error:
-            self._give_up(StorageFailed, str(error), error)
+            self._give_up(StorageFailed, f"in {self.path}, {error}. {_ADVICE['Corruption']}", error)
 
     # Looking after it.
 
@@ -277,15 +275,15 @@ class RocksEngine:
         """A walk over `start <= key < end`, standing at the first key."""
         self._refuse_if_failed()
         with self._guard:
-            walk = Walk(self._families[family], None, end)
+            walk = Walk(self._families[family], end)
             walk.iterator.seek(start)
             return walk
 
     def _newest(self, partition: int) -> Walk:
-        """A walk over a partition's log, standing at the last entry."""
+        """A walk over the log, standing at the partition's last entry, or before it if there is none."""
         self._refuse_if_failed()
         with self._guard:
-            walk = Walk(self._families[LOG], partition_key(partition), None)
+            walk = Walk(self._families[LOG], partition_end(partition))
             walk.iterator.seek_for_prev(log_key(partition, _OFFSET_MAX))
             return walk
 
@@ -335,6 +333,16 @@ class RocksEngine:
             self.failure = reason
         self._get = self._write = self._refuse
         raise kind(reason) from cause
+
+
+def _offset_at(walk: Walk, partition: int) -> int | None:
+    """The offset of the log entry where the walk stands, None outside the partition."""
+    iterator = walk.iterator
+    if not iterator.valid():
+        iterator.status()
+        return None
+    holder, offset = log_position(iterator.key())
+    return offset if holder == partition else None
 
 
 def _open_database(path: Path, cache: Cache, memtable_bytes: int, *, create: bool) -> Rdict:

@@ -1,7 +1,9 @@
-"""Walks over a column family, safe against two traps of the iterators below them.
+"""Walks over a column family, safe against three traps of the iterators below them (rocksdict 0.3.29).
 
 * RocksDB's iterator reads its bounds from the memory of the options it was made with, and `rocksdict`
   does not keep them alive for it: a walk holds both.
+* `set_iterate_lower_bound` sets the *upper* bound. A walk has no lower bound; who walks backward looks
+  at the keys.
 * An iterator simply ends at a damaged block. Only its status tells that from the end of the range, so
   every walk that ends asks for it; `rocksdict`'s own `items()` and `keys()` do not.
 """
@@ -12,19 +14,16 @@ from rocksdict import Rdict, ReadOptions
 
 
 class Walk:
-    """An iterator over `lower <= key < upper` (a bound that is None is open), not yet standing anywhere.
+    """An iterator over the keys before `end`, not yet standing anywhere.
 
     Whoever uses `iterator` by itself keeps the walk as long. What RocksDB raises comes through as it is.
     """
 
     __slots__ = ("_options", "iterator")
 
-    def __init__(self, family: Rdict, lower: bytes | None, upper: bytes | None) -> None:
+    def __init__(self, family: Rdict, end: bytes) -> None:
         self._options = options = ReadOptions()
-        if lower is not None:
-            options.set_iterate_lower_bound(lower)
-        if upper is not None:
-            options.set_iterate_upper_bound(upper)
+        options.set_iterate_upper_bound(end)
         self.iterator = family.iter(options)
 
     def read(self, count: int, bytes_max: int) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,103 @@
+"""A disk that is full: the write says so, nothing acknowledged is lost, and room makes it well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fortdb.errors import DiskFull
+from fortdb.storage.identity import open_directory
+from tests.storage.engines import MEBIBYTE, open_engine
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system to be had here: {mounted.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def value_of(number: int) -> bytes:
+    return number.to_bytes(4, "big") * 5000
+
+
+def key_of(number: int) -> bytes:
+    return b"\x01%06d" % number
+
+
+@pytest.mark.parametrize(
+    "memtable_bytes", [MEBIBYTE, 64 * MEBIBYTE], ids=["while-flushing", "in-the-log-file"]
+)
+def test_a_full_disk_loses_nothing_acknowledged(small_disk: Path, memtable_bytes: int) -> None:
+    path = small_disk / "engine"
+    engine = open_engine(path, memtable_bytes)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(16 * MEBIBYTE))
+    acknowledged = 0
+    with pytest.raises(DiskFull, match="is full.*make room|is full.*Make room") as full:
+        while acknowledged < 100_000:
+            batch = engine.batch()
+            batch.put_data(key_of(acknowledged), os.urandom(16_000) + value_of(acknowledged))
+            batch.put_log(1, acknowledged + 1, value_of(acknowledged))
+            engine.write(batch, sync=True)
+            acknowledged += 1
+    assert acknowledged > 10
+    assert engine.failure == str(full.value)
+    with pytest.raises(DiskFull):
+        engine.get(key_of(0))
+    with pytest.raises(DiskFull):
+        engine.write(engine.batch(), sync=True)
+    engine.close()
+
+    ballast.unlink()
+    engine = open_engine(path, memtable_bytes)
+    found = engine.last_offset(1) or 0
+    assert found in (acknowledged, acknowledged + 1)  # the write that raised: all of it or nothing
+    assert engine.count(b"\x01", b"\x02") == found
+    for number in range(found):
+        assert (engine.get(key_of(number)) or b"")[16_000:] == value_of(number)
+    assert engine.entries(1, 1, found, 1 << 40) == [value_of(number) for number in range(found)]
+    batch = engine.batch()
+    batch.put_data(b"\x01after", b"well again")
+    engine.write(batch, sync=True)
+    engine.close()
+
+
+def test_a_full_disk_cannot_be_taken(small_disk: Path) -> None:
+    (small_disk / "data").mkdir()
+    with (small_disk / "ballast").open("wb") as ballast, pytest.raises(OSError, match="No space left"):
+        while True:
+            ballast.write(bytes(MEBIBYTE))
+            ballast.flush()
+    with pytest.raises(DiskFull, match="cannot be used"):
+        open_directory(small_disk / "data", "cluster", "node")
+    with pytest.raises(DiskFull):
+        open_engine(small_disk / "engine")
+
+
+def test_room_is_checked_with_numbers(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "engine")
+    engine.check_room(1)
+    with pytest.raises(DiskFull, match=r"bytes free, and the node needs 1,000,000,000,000,000,000"):
+        engine.check_room(10**18)
+    assert engine.failure is None
+    assert engine.get(b"\x01") is None
+    engine.close()
