@@ -1,0 +1,270 @@
+"""The table of commands: what each is called, how many arguments it takes, which of them are keys.
+
+FortDB's own names and those of Redis stand for the same (`PUT` is `SET`, `DELETE` is `DEL`, `EXIT` is
+`QUIT`). `arity` follows Redis: the command's name counts, negative means "at least".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from fortdb.errors import BadRequest
+
+
+class CommandKind(Enum):
+    """Who executes a command."""
+
+    SESSION = "session"  # the connection itself
+    READ = "read"  # a partition's leader, changing nothing (but what has expired)
+    WRITE = "write"  # a partition's leader, through its log
+    RING = "ring"  # every partition in turn
+    ADMIN = "admin"  # a router, for an operator
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. Keys are arguments `first_key`, `first_key + step` ... to the last one."""
+
+    name: str
+    arity: int
+    kind: CommandKind
+    usage: str
+    summary: str
+    first_key: int = 0
+    many_keys: bool = False
+    step: int = 1
+
+
+_S, _R, _W, _N, _A = (
+    CommandKind.SESSION,
+    CommandKind.READ,
+    CommandKind.WRITE,
+    CommandKind.RING,
+    CommandKind.ADMIN,
+)
+
+_COMMANDS = (
+    Command(
+        "GET",
+        -2,
+        _R,
+        "GET key [STALE]",
+        "The value of a key; STALE may ask a follower",
+        1,
+    ),
+    Command(
+        "SET",
+        -3,
+        _W,
+        "SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] [ACK SYNC|ASYNC]",
+        "Let a key hold a value",
+        1,
+    ),
+    Command(
+        "DEL",
+        -2,
+        _W,
+        "DEL key [key ...]",
+        "Delete keys; answers how many there were",
+        1,
+        True,
+    ),
+    Command("UNLINK", -2, _W, "UNLINK key [key ...]", "The same as DEL", 1, True),
+    Command(
+        "EXISTS",
+        -2,
+        _R,
+        "EXISTS key [key ...]",
+        "How many of the keys hold a value",
+        1,
+        True,
+    ),
+    Command("TOUCH", -2, _R, "TOUCH key [key ...]", "The same as EXISTS", 1, True),
+    Command(
+        "MGET", -2, _R, "MGET key [key ...]", "The values of several keys", 1, True
+    ),
+    Command(
+        "MSET",
+        -3,
+        _W,
+        "MSET key value [key value ...]",
+        "Set several keys; atomic per partition",
+        1,
+        True,
+        2,
+    ),
+    Command("SETNX", 3, _W, "SETNX key value", "Set a key that holds nothing yet", 1),
+    Command("SETEX", 4, _W, "SETEX key seconds value", "Set a key with a TTL", 1),
+    Command(
+        "PSETEX", 4, _W, "PSETEX key milliseconds value", "Set a key with a TTL", 1
+    ),
+    Command(
+        "GETSET", 3, _W, "GETSET key value", "Set a key; answers the former value", 1
+    ),
+    Command("GETDEL", 2, _W, "GETDEL key", "Delete a key; answers the former value", 1),
+    Command(
+        "GETEX",
+        -2,
+        _W,
+        "GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]",
+        "Read a key, change its TTL",
+        1,
+    ),
+    Command(
+        "APPEND", 3, _W, "APPEND key value", "Append to a value; answers its length", 1
+    ),
+    Command("STRLEN", 2, _R, "STRLEN key", "The length of a value in bytes", 1),
+    Command("INCR", 2, _W, "INCR key", "Add one to an integer", 1),
+    Command("DECR", 2, _W, "DECR key", "Subtract one from an integer", 1),
+    Command("INCRBY", 3, _W, "INCRBY key amount", "Add to an integer", 1),
+    Command("DECRBY", 3, _W, "DECRBY key amount", "Subtract from an integer", 1),
+    Command(
+        "TTL",
+        2,
+        _R,
+        "TTL key",
+        "Seconds a key has left; -1 without TTL, -2 without value",
+        1,
+    ),
+    Command("PTTL", 2, _R, "PTTL key", "Milliseconds a key has left", 1),
+    Command("EXPIRETIME", 2, _R, "EXPIRETIME key", "When a key ends, Unix seconds", 1),
+    Command(
+        "PEXPIRETIME", 2, _R, "PEXPIRETIME key", "When a key ends, Unix milliseconds", 1
+    ),
+    Command(
+        "EXPIRE", -3, _W, "EXPIRE key seconds [NX|XX|GT|LT]", "Give a key a TTL", 1
+    ),
+    Command(
+        "PEXPIRE",
+        -3,
+        _W,
+        "PEXPIRE key milliseconds [NX|XX|GT|LT]",
+        "Give a key a TTL",
+        1,
+    ),
+    Command(
+        "EXPIREAT",
+        -3,
+        _W,
+        "EXPIREAT key unix-seconds [NX|XX|GT|LT]",
+        "Let a key end then",
+        1,
+    ),
+    Command(
+        "PEXPIREAT",
+        -3,
+        _W,
+        "PEXPIREAT key unix-ms [NX|XX|GT|LT]",
+        "Let a key end then",
+        1,
+    ),
+    Command("PERSIST", 2, _W, "PERSIST key", "Take a key's TTL away", 1),
+    Command("TYPE", 2, _R, "TYPE key", "string, or none", 1),
+    Command(
+        "SCAN",
+        -2,
+        _N,
+        "SCAN cursor [MATCH pattern] [COUNT n] [TYPE type]",
+        "Walk all keys",
+    ),
+    Command("DBSIZE", 1, _N, "DBSIZE", "How many keys there are; walks them all"),
+    Command("PING", -1, _S, "PING [message]", "Is anybody there?"),
+    Command("ECHO", 2, _S, "ECHO message", "The message"),
+    Command("QUIT", -1, _S, "QUIT", "Close the connection"),
+    Command(
+        "HELLO", -1, _S, "HELLO [2|3 [SETNAME name]]", "Choose the protocol version"
+    ),
+    Command("SELECT", 2, _S, "SELECT 0", "There is one database"),
+    Command("AUTH", -2, _S, "AUTH [user] password", "Refused: no users are configured"),
+    Command("RESET", 1, _S, "RESET", "Start the session over"),
+    Command(
+        "CLIENT",
+        -2,
+        _S,
+        "CLIENT ID|INFO|LIST|GETNAME|SETNAME|SETINFO ...",
+        "About this connection",
+    ),
+    Command("COMMAND", -1, _S, "COMMAND [COUNT|DOCS|INFO|LIST]", "About the commands"),
+    Command(
+        "CONFIG",
+        -2,
+        _S,
+        "CONFIG GET pattern [pattern ...]",
+        "Settings as Redis names them",
+    ),
+    Command("INFO", -1, _S, "INFO [section ...]", "About this process"),
+    Command("RING", 1, _A, "RING", "The state of the ring, as JSON"),
+    Command(
+        "LEADER",
+        4,
+        _A,
+        "LEADER MOVE partition node",
+        "Hand a partition to another node",
+    ),
+    Command(
+        "LAYOUT",
+        -2,
+        _A,
+        "LAYOUT PLAN [options] | LAYOUT APPLY plan",
+        "Plan or change the layout",
+    ),
+    Command(
+        "KEYSPACE",
+        -2,
+        _A,
+        "KEYSPACE LIST|CREATE name [ACK SYNC|ASYNC]|DROP name",
+        "Keyspaces",
+    ),
+)
+
+ALIASES = {"PUT": "SET", "DELETE": "DEL", "EXIT": "QUIT"}
+
+TABLE: dict[str, Command] = {command.name: command for command in _COMMANDS}
+"""By canonical name."""
+
+_BY_SPELLING: dict[bytes, Command] = {}
+for _name, _command in [
+    *TABLE.items(),
+    *((alias, TABLE[name]) for alias, name in ALIASES.items()),
+]:
+    for _spelling in (_name, _name.lower(), _name.capitalize()):
+        _BY_SPELLING[_spelling.encode()] = _command
+
+
+def lookup(name: bytes) -> Command | None:
+    """The command of that name, in any case."""
+    return _BY_SPELLING.get(name) or _BY_SPELLING.get(name.upper())
+
+
+def unknown_command(args: list[bytes]) -> BadRequest:
+    """The error for a name that is no command, in Redis' words."""
+    shown = [
+        argument[:128].decode("utf-8", "backslashreplace") for argument in args[:20]
+    ]
+    beginning = " ".join(f"'{argument}'" for argument in shown[1:])
+    return BadRequest(
+        f"unknown command '{shown[0]}', with args beginning with: {beginning[:128]}"
+    )
+
+
+def check_arity(command: Command, args: list[bytes]) -> BadRequest | None:
+    """The error for a wrong number of arguments, in Redis' words."""
+    arity = command.arity
+    if len(args) == arity or (
+        arity < 0 and len(args) >= -arity and _has_whole_pairs(command, args)
+    ):
+        return None
+    return BadRequest(
+        f"wrong number of arguments for '{command.name.lower()}' command; usage: {command.usage}"
+    )
+
+
+def keys_of(command: Command, args: list[bytes]) -> list[bytes]:
+    """The arguments that are keys."""
+    first = command.first_key
+    return args[first :: command.step] if command.many_keys else args[first : first + 1]
+
+
+def _has_whole_pairs(command: Command, args: list[bytes]) -> bool:
+    return command.step == 1 or (len(args) - command.first_key) % command.step == 0

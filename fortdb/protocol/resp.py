@@ -1,0 +1,239 @@
+"""RESP2, the protocol of Redis, without any I/O: bytes to requests, answers to bytes.
+
+The C parser of `hiredis` does the work, on whole commands only. It has no bounds of its own and
+buffers silently, so it is never shown a command that is unfinished or whose headers are unusually
+large: those are walked in Python (`_Straggler`), header by header as they arrive, and refused at the
+header that goes too far. In the ordinary case, whole commands of ordinary size in one read, the guard
+costs two scans for unlikely bytes and the sum of the lengths.
+
+The first byte of a connection decides how it speaks, for good: `*` for RESP, anything else for text
+lines (see `text.py`). So what a client sends means the same however the network cuts it.
+
+Source: the RESP specification (redis.io/docs/reference/protocol-spec), inline commands included.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hiredis import ProtocolError as HiredisError
+from hiredis import Reader
+
+from fortdb.errors import BadRequest, FortError, ProtocolError
+from fortdb.limits import (
+    ARGUMENTS_MAX,
+    COMMAND_BYTES_MAX,
+    LINE_BYTES_MAX,
+    VALUE_BYTES_MAX,
+)
+from fortdb.protocol.text import split_line
+
+OK = b"+OK\r\n"
+PONG = b"+PONG\r\n"
+NIL = b"$-1\r\n"
+NIL_ARRAY = b"*-1\r\n"
+EMPTY_ARRAY = b"*0\r\n"
+
+Request = list[bytes] | FortError
+"""A command and its arguments; or `BadRequest` in the place of one that makes no sense; or, as the
+last of all, `ProtocolError`: the connection cannot go on."""
+
+_UNUSUAL_COUNT = re.compile(rb"\*\d{5}").search
+_UNUSUAL_LENGTH = re.compile(rb"\$\d{7}").search
+_HEADER_BYTES_MAX = 32
+_CRLF = b"\r\n"
+
+
+def integer(value: int) -> bytes:
+    """An integer reply."""
+    return b":%d\r\n" % value
+
+
+def bulk(value: bytes) -> bytes:
+    """A bulk string reply."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def array(items: list[bytes]) -> bytes:
+    """An array of replies that are encoded already."""
+    return b"*%d\r\n%b" % (len(items), b"".join(items))
+
+
+def mapping(pairs: list[tuple[bytes, bytes]], resp: int) -> bytes:
+    """A map of encoded replies: a map in RESP3, a flat array in RESP2."""
+    flat = b"".join([part for pair in pairs for part in pair])
+    return b"%c%d\r\n%b" % (
+        b"%" if resp >= 3 else b"*",
+        len(pairs) * (1 if resp >= 3 else 2),
+        flat,
+    )
+
+
+def payload_of_bulk(reply: bytes) -> bytes | None:
+    """What a bulk string reply holds; None for any other reply."""
+    if reply[:1] != b"$" or reply == NIL:
+        return None
+    return reply[reply.index(_CRLF) + 2 : -2]
+
+
+def _encoded_bytes(length: int) -> int:
+    """How many bytes a bulk string of `length` takes on the wire."""
+    return length + len(str(length)) + 5
+
+
+_ENCODED_BYTES = [_encoded_bytes(length) for length in range(8192)]
+
+
+class RequestParser:
+    """Turns what a client sends into requests, in order."""
+
+    def __init__(self) -> None:
+        self._reader = Reader()
+        self._straggler: _Straggler | None = (
+            None  # the unfinished command at the end of the input
+        )
+        self._line = bytearray()  # the unfinished text line
+        self._speaks_text: bool | None = None
+
+    def feed(self, data: bytes) -> list[Request]:
+        """The requests that `data` completes. After a `ProtocolError` feed nothing more."""
+        if self._speaks_text is None:
+            self._speaks_text = data[0] != 42  # '*'
+        requests: list[Request] = []
+        try:
+            if self._speaks_text:
+                self._read_lines(data, requests)
+            else:
+                self._read_arrays(data, requests)
+        except ProtocolError as error:
+            requests.append(error)
+        except (HiredisError, TypeError):
+            requests.append(ProtocolError("expected an array of bulk strings"))
+        return requests
+
+    # --- arrays ---------------------------------------------------------------------------
+
+    def _read_arrays(self, data: bytes, requests: list[Request]) -> None:
+        straggler = self._straggler
+        while data:
+            if straggler is None:
+                if _UNUSUAL_COUNT(data) is None and _UNUSUAL_LENGTH(data) is None:
+                    data = self._read_ordinary(data, requests)
+                    if not data:
+                        break
+                straggler = _Straggler()
+            rest = straggler.feed(data)
+            if rest is None:
+                break
+            self._read_ordinary(straggler.command(), requests)
+            straggler, data = None, rest
+        self._straggler = straggler
+
+    def _read_ordinary(self, data: bytes, requests: list[Request]) -> bytes:
+        """Parse from a command's beginning; returns what is left of `data`: an unfinished command."""
+        reader = self._reader
+        reader.feed(data)
+        used = 0
+        gets = reader.gets
+        command = gets()
+        while command is not False:
+            b"".join(command)  # a TypeError unless all of them are strings
+            try:
+                used += sum([_ENCODED_BYTES[len(argument)] for argument in command])
+            except IndexError:
+                used += sum([_encoded_bytes(len(argument)) for argument in command])
+            used += 4 if len(command) < 10 else 3 + len(str(len(command)))
+            if command:
+                requests.append(command)
+            command = gets()
+        if used == len(data):
+            return b""
+        self._reader = Reader()
+        if used > len(data) or data[used] != 42:
+            raise ProtocolError("expected an array of bulk strings")
+        return data[used:]
+
+    # --- lines ----------------------------------------------------------------------------
+
+    def _read_lines(self, data: bytes, requests: list[Request]) -> None:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            if self._line:
+                line = bytes(self._line) + line
+                self._line.clear()
+            if len(line) > LINE_BYTES_MAX:
+                raise ProtocolError("too big inline request")
+            try:
+                words = split_line(line)
+            except BadRequest as error:
+                requests.append(error)
+            else:
+                if words:
+                    requests.append(words)
+        self._line += rest
+        if len(self._line) > LINE_BYTES_MAX:
+            raise ProtocolError("too big inline request")
+
+
+class _Straggler:
+    """One command that did not arrive whole, or looks unusually large."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._at = 0  # where the next header begins
+        self._left: int | None = (
+            None  # arguments still to come, None before the first header
+        )
+        self._total = 0
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take more bytes; once the command is whole, returns what follows it.
+
+        Raises `ProtocolError` at the first header that declares too much or is none.
+        """
+        buffer = self._buffer
+        buffer += data
+        while self._left is None or self._left:
+            if self._at >= len(buffer):
+                return None
+            end = buffer.find(_CRLF, self._at, self._at + _HEADER_BYTES_MAX)
+            if end < 0:
+                if len(buffer) - self._at >= _HEADER_BYTES_MAX:
+                    raise ProtocolError("too long a length")
+                return None
+            self._header(bytes(buffer[self._at : end]), end + 2)
+        if self._at > len(buffer):
+            return None
+        rest = bytes(buffer[self._at :])
+        del buffer[self._at :]
+        return rest
+
+    def command(self) -> bytes:
+        """The whole command."""
+        return bytes(self._buffer)
+
+    def _header(self, header: bytes, after: int) -> None:
+        digits = header[1:]
+        number = (
+            int(digits)
+            if digits.isdigit() and (digits[:1] != b"0" or digits == b"0")
+            else -1
+        )
+        if self._left is None:
+            if header[:1] != b"*" or number < 0 or number > ARGUMENTS_MAX:
+                raise ProtocolError(
+                    f"invalid multibulk length; at most {ARGUMENTS_MAX} arguments"
+                )
+            self._left, self._at = number, after
+            return
+        if header[:1] != b"$":
+            raise ProtocolError(f"expected '$', got '{header[:1].decode('latin-1')}'")
+        if number < 0 or number > VALUE_BYTES_MAX:
+            raise ProtocolError(f"invalid bulk length; at most {VALUE_BYTES_MAX} bytes")
+        self._total += number
+        if self._total > COMMAND_BYTES_MAX:
+            raise ProtocolError(
+                f"command is too large; at most {COMMAND_BYTES_MAX} bytes"
+            )
+        self._left -= 1
+        self._at = after + number + 2
