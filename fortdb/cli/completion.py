@@ -14,45 +14,20 @@ from prompt_toolkit.document import Document
 
 from fortdb.client import Address, Client, PartitionStatus, RingStatus
 from fortdb.errors import FortError
+from fortdb.protocol.commands import ALIASES, TABLE
 
 RING_FRESH_S = 10.0  # names change rarely; one question while a line is typed is enough
 RING_TIMEOUT_S = 1.0  # a completion later than this is of no use
-
-USAGE = {
-    "PUT": "key value [PX ms] [NX|XX] [ACK SYNC|ASYNC]",
-    "GET": "key [STALE]",
-    "DELETE": "key ...",
-    "EXISTS": "key ...",
-    "MGET": "key ...",
-    "MSET": "key value ...",
-    "INCR": "key",
-    "INCRBY": "key number",
-    "DECR": "key",
-    "APPEND": "key value",
-    "GETDEL": "key",
-    "STRLEN": "key",
-    "PEXPIRE": "key ms",
-    "PERSIST": "key",
-    "PTTL": "key",
-    "SCAN": "cursor [MATCH pattern] [COUNT number]",
-    "DBSIZE": "",
-    "PING": "",
-    "INFO": "",
-    "RING": "",
-    "LEADER": "MOVE partition node",
-    "LAYOUT": "PLAN options | APPLY plan",
-    "KEYSPACE": "CREATE name [ACK SYNC|ASYNC] | LIST | DROP name",
-    "HELP": "",
-    "EXIT": "",
-}
-"""What HELP shows and what is completed. Other Redis names that a router knows work as well."""
 
 SUBCOMMANDS = {"LEADER": ("MOVE",), "LAYOUT": ("PLAN", "APPLY"), "KEYSPACE": ("CREATE", "LIST", "DROP")}
 
 
 def help_text() -> str:
     """The commands and their arguments, one a line."""
-    return "\n".join(f"  {name:<9} {arguments}".rstrip() for name, arguments in USAGE.items())
+    width = max(len(command.usage) for command in TABLE.values())
+    lines = [f"{command.usage:<{width}}  {command.summary}" for command in TABLE.values()]
+    same = ", ".join(f"{alias} is {name}" for alias, name in ALIASES.items())
+    return "\n".join([*lines, f"{same}. EXIT or ctrl-D leaves."])
 
 
 class CommandCompleter(Completer):
@@ -73,7 +48,7 @@ class CommandCompleter(Completer):
     def _candidates(self, before: Sequence[str]) -> Sequence[str]:
         match before:
             case []:
-                return list(USAGE)
+                return [*ALIASES, *TABLE, "HELP"]
             case [command]:
                 return SUBCOMMANDS.get(command, ())
             case ["LEADER", "MOVE"]:

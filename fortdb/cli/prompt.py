@@ -18,9 +18,9 @@ from fortdb.cli.failures import EXIT_REFUSED, sentence_of
 from fortdb.cli.replies import json_line, rendered, rendered_line
 from fortdb.cli.session import Session
 from fortdb.cli.settings import Settings
-from fortdb.cli.words import split_line
 from fortdb.client import Reply
 from fortdb.errors import FortError
+from fortdb.protocol.text import split_line
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History

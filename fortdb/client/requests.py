@@ -19,22 +19,15 @@ from fortdb.client.failures import ConnectionFailed
 from fortdb.errors import BadRequest, FortError, OutcomeUnknown, ProtocolError, Unavailable
 from fortdb.limits import ARGUMENTS_MAX, COMMAND_BYTES_MAX, VALUE_BYTES_MAX
 from fortdb.model import Ack
+from fortdb.protocol.commands import CommandKind, lookup
 
 T = TypeVar("T")
 K = TypeVar("K", bytes, str)
 Argument = bytes | str | int | float
 """Text is sent as UTF-8, numbers as Redis writes them."""
 
-READ_ONLY = frozenset(
-    b"GET MGET EXISTS STRLEN GETRANGE TTL PTTL EXPIRETIME PEXPIRETIME TYPE KEYS SCAN DBSIZE "
-    b"RANDOMKEY PING ECHO TIME INFO RING COMMAND".split()
-)
-"""Commands that change nothing: a broken connection is reason enough to send them once more."""
-
-STATEFUL = frozenset(
-    b"MULTI WATCH SELECT AUTH HELLO CLIENT SUBSCRIBE PSUBSCRIBE MONITOR EXIT QUIT RESET".split()
-)
-"""Commands that leave something behind in the connection, which must not meet the next caller."""
+HARMLESS = frozenset({"PING", "ECHO", "INFO", "COMMAND", "RING"})
+"""Commands outside the data that change nothing, in the ring or in the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +40,17 @@ class Request(Generic[T]):
 
     @property
     def read_only(self) -> bool:
-        return self.name in READ_ONLY
+        """It changes nothing: a broken connection is reason enough to send it once more."""
+        command = lookup(self.name)
+        kinds = (CommandKind.READ, CommandKind.RING)
+        return command is not None and (command.kind in kinds or command.name in HARMLESS)
 
     @property
     def stateful(self) -> bool:
-        return self.name in STATEFUL
+        """It may leave something behind in the connection (MULTI, AUTH, or a name not known
+        here), which must not meet the next caller."""
+        command = lookup(self.name)
+        return command is None or (command.kind is CommandKind.SESSION and command.name not in HARMLESS)
 
 
 def request(arguments: Sequence[Argument], decode: Callable[[Reply], T]) -> Request[T]:
@@ -67,7 +66,7 @@ def request(arguments: Sequence[Argument], decode: Callable[[Reply], T]) -> Requ
     if total > COMMAND_BYTES_MAX:
         raise BadRequest(f"a command of {total} bytes; at most {COMMAND_BYTES_MAX} are sent at once")
     packed: bytes = hiredis.pack_command(encoded)  # type: ignore[arg-type]  # its stub says one-tuple
-    return Request(packed, encoded[0].upper(), decode)
+    return Request(packed, encoded[0], decode)
 
 
 def raw(arguments: Sequence[Argument]) -> Request[Reply]:

@@ -15,11 +15,11 @@ from typing import Any
 import hiredis
 import pytest
 from click.testing import CliRunner, Result
-from client_servers import RedisServer, free_port, needs_redis, redis_server, scripted_server
 
 from fortdb.cli.layout import arrived
 from fortdb.cli.main import COMMANDS, main
 from fortdb.client import PlannedMove, parse_ring
+from tests.unit.client_servers import RedisServer, free_port, needs_redis, redis_server, scripted_server
 
 
 @pytest.fixture(scope="module")

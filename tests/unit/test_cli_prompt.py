@@ -17,7 +17,8 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from client_servers import RedisServer, free_port, needs_redis, redis_server, scripted_server
+
+from tests.unit.client_servers import RedisServer, free_port, needs_redis, redis_server, scripted_server
 
 COMMAND = [sys.executable, "-m", "fortdb.cli"]
 DEADLINE_S = 8.0
@@ -174,7 +175,7 @@ def test_a_person_at_a_terminal(terminal: Terminal, server: RedisServer, tmp_pat
 
 def test_completion_and_help(terminal: Terminal) -> None:
     terminal.expect(">")
-    terminal.ask("HELP", "PUT")
+    terminal.ask("HELP", "PUT is SET")
     terminal.type("getde")
     terminal.expect("getde")
     terminal.type("\t")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fortdb.cli.replies import json_line, quoted, rendered, rendered_line
 from fortdb.client import Reply
 from fortdb.errors import BadRequest, NotEnoughReplicas
+from fortdb.protocol.text import split_line
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,10 @@ def test_json() -> None:
         None,
         {"error": "ERR", "message": "no"},
     ]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.binary(max_size=20), max_size=5))
+def test_what_is_printed_can_be_typed_again(words: list[bytes]) -> None:
+    line = " ".join(map(quoted, words))
+    assert split_line(line.encode()) == words

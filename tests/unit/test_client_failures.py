@@ -7,7 +7,6 @@ from threading import Event
 from time import monotonic
 
 import pytest
-from client_servers import free_port, scripted_server
 
 from fortdb.client import Address, Client, Connection, ConnectionFailed
 from fortdb.client.failures import error_from_reply
@@ -26,6 +25,7 @@ from fortdb.errors import (
     StoreConflict,
     Unavailable,
 )
+from tests.unit.client_servers import free_port, scripted_server
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from client_servers import RedisServer, needs_redis, redis_server
 
 from fortdb.client import Client, ConnectionFailed
 from fortdb.errors import BadRequest, FortError
 from fortdb.limits import VALUE_BYTES_MAX
+from tests.unit.client_servers import RedisServer, needs_redis, redis_server
 
 pytestmark = needs_redis
 
