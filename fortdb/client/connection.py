@@ -104,7 +104,9 @@ class Connection:
         except BaseException:  # interrupted half-way: what comes next would answer this exchange
             self.close()
             raise
-        return Exchange(replies, sent_bytes)
+        if len(replies) > len(commands) or self._reader.has_data():
+            self.close()  # more than was asked for: it would be taken for the next answer
+        return Exchange(replies[: len(commands)], sent_bytes)
 
     def close(self) -> None:
         """Close the socket. Idempotent."""

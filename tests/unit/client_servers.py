@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -86,7 +86,7 @@ def scripted_server(serve: Callable[[socket.socket, int], None]) -> Iterator[int
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(ConnectionError):  # a client that gave up resets it
                 connection.settimeout(10)
                 serve(connection, number)
             number += 1

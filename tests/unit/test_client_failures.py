@@ -183,19 +183,38 @@ def test_a_broken_pipeline_keeps_the_answers_that_came() -> None:
 
 
 def test_unasked_bytes_make_a_pooled_connection_unusable() -> None:
-    unasked = Event()
+    """They come in the idle time after an answer."""
+    idle = Event()
 
     def serve(connection: socket.socket, number: int) -> None:
         while read_until(connection, b"PING\r\n"):
             connection.sendall(b"+PONG\r\n")
             if number == 0:
+                assert idle.wait(10)
                 connection.sendall(b"-ERR idle for too long\r\n")
-                unasked.set()
+                return
+
+    with scripted_server(serve) as port:
+        connection = Connection(Address("127.0.0.1", port), 3)
+        pool = Pool(lambda: connection, connections_max=1)
+        with pool.connection(monotonic()) as used:
+            assert used.exchange([b"PING\r\n"], monotonic() + 10).replies == [b"PONG"]
+        assert connection.is_usable()
+        idle.set()
+        deadline_s = monotonic() + 10
+        while connection.is_usable():
+            assert monotonic() < deadline_s, "the unasked bytes were not noticed"
+
+
+@pytest.mark.parametrize("unasked", [b"-ERR bye\r\n", b"-ERR"])
+def test_unasked_bytes_after_an_answer_are_not_the_next_answer(unasked: bytes) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        while read_until(connection, b"PING\r\n"):
+            connection.sendall(b"+PONG\r\n" + (unasked if number == 0 else b""))
 
     with scripted_server(serve) as port, Client(port=port) as client:
-        client.ping()
-        assert unasked.wait(10)
-        client.ping()
+        for _ in range(3):
+            client.ping()
 
 
 def test_what_is_no_resp_is_a_protocol_error() -> None:
