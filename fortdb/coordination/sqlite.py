@@ -34,8 +34,8 @@ from fortdb.errors import LeaseLost, StoreConflict, StoreUnavailable, WatchLost
 
 REQUEST_MS_MAX = 3_000  # a call waits so long for other writers; one of them takes about a millisecond
 HISTORY_REVISIONS = 10_000  # replayable by a watch; some hours of a calm cluster, a few megabytes
-WATCH_POLL_MS = 30  # how late a watch learns of a change; 33 reads of shared memory a second
-EXPIRY_POLL_MS = 150  # how late a lease ends when nobody calls but somebody watches
+WATCH_POLL_MS = 40  # how late a watch learns of a change; 25 reads of shared memory a second
+EXPIRY_POLL_MS = 200  # how late a lease ends when nobody calls but somebody watches
 WATCH_BATCH_EVENTS = 1_000  # delivered at once, so that a long replay is not held in memory whole
 
 _APPLICATION_ID = 0x464F5254  # "FORT", in the file's header
@@ -77,7 +77,7 @@ class SqliteStore:
         self._boot_id = this_boot_id() if boot_id is None else boot_id
         self._pool = Pool(self._connect)
         self._watches = Watches()
-        with self._errors_named(), self._pool.lend() as connection:
+        with self._errors_named(), closing(self._connect("rwc")) as connection:
             self._prepare(connection)
 
     # --- reads --------------------------------------------------------------------------------------
@@ -186,9 +186,11 @@ class SqliteStore:
 
     # --- connections --------------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, mode: str = "rw") -> sqlite3.Connection:
+        """Only "rwc" makes the file: one that was removed meanwhile must be missed, not made anew, empty."""
         connection = sqlite3.connect(
-            self._path,
+            f"{self._path.absolute().as_uri()}?mode={mode}",
+            uri=True,
             timeout=self._request_ms_max / 1000,
             isolation_level=None,  # transactions begin and end where this module says so
             check_same_thread=False,  # the pool lends it to one thread at a time

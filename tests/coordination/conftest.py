@@ -1,0 +1,118 @@
+"""Both coordination stores for one suite: a SQLite file, and a real etcd cluster of three."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from fortdb.coordination.etcd import EtcdStore
+from fortdb.coordination.keys import Keys
+from fortdb.coordination.sqlite import SqliteStore
+from fortdb.coordination.store import Event, Store, Watch
+from fortdb.errors import FortError
+from tests.support.etcd import MISSING, EtcdCluster, etcd_is_installed
+from tests.support.waiting import eventually
+
+_numbers = count(1)
+
+
+@dataclass
+class Place:
+    """Somewhere that stores can be opened on; all see the same data. Keys are this test's alone."""
+
+    make: Callable[[], Store]
+    keys: Keys
+    lease_ms: int
+    opened: list[Store] = field(default_factory=list)
+
+    def open(self) -> Store:
+        store = self.make()
+        self.opened.append(store)
+        return store
+
+    def key(self, name: str) -> str:
+        return self.keys.prefix + name
+
+
+class Watching:
+    """A watch iterated by a thread; what it delivered and how it ended."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.batches: list[tuple[Event, ...]] = []
+        self.error: FortError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return [event for batch in self.batches for event in batch]
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait_for(self, number: int) -> Sequence[Event]:
+        eventually(f"{number} events", lambda: len(self.events) >= number or self.has_ended)
+        return self.events
+
+    def close(self) -> None:
+        self.watch.close()
+        eventually("the watch ends", lambda: self.has_ended, within_s=5)
+
+    def _run(self) -> None:
+        try:
+            for batch in self.watch:
+                self.batches.append(batch)
+        except FortError as error:
+            self.error = error
+
+
+@pytest.fixture(scope="session")
+def etcd_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    if not etcd_is_installed():
+        pytest.skip(MISSING)
+    with EtcdCluster(tmp_path_factory.mktemp("etcd")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def etcd(etcd_cluster: EtcdCluster) -> Iterator[EtcdCluster]:
+    """The cluster for a test that breaks it; whole again afterwards."""
+    yield etcd_cluster
+    etcd_cluster.restore()
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    keys = Keys(f"test-{next(_numbers)}")
+    if request.param == "sqlite":
+        made = Place(lambda: SqliteStore(tmp_path / "store.db"), keys, lease_ms=400)
+    else:
+        endpoints = request.getfixturevalue("etcd_cluster").endpoints
+        made = Place(lambda: EtcdStore(endpoints), keys, lease_ms=1_000)
+    yield made
+    for store in made.opened:
+        store.close()
+
+
+@pytest.fixture
+def etcd_place(etcd: EtcdCluster) -> Iterator[Place]:
+    made = Place(
+        lambda: EtcdStore(etcd.endpoints, request_ms_max=2_000),
+        Keys(f"test-{next(_numbers)}"),
+        lease_ms=1_000,
+    )
+    yield made
+    for store in made.opened:
+        store.close()
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.open()

@@ -1,0 +1,208 @@
+"""A real etcd cluster of three members for tests: each can be stopped, killed, paused and started again.
+
+Members listen on free ports of 127.0.0.1 and keep their data under a directory of the test's. Only
+processes started here are signalled, by their id.
+
+    with EtcdCluster(tmp_path) as etcd:
+        store = EtcdStore(etcd.endpoints)
+        etcd.pause(etcd.leader())
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+MISSING = "etcd is not installed; on Debian or Ubuntu: apt-get install etcd-server"
+
+READY_S_MAX = 30.0
+
+
+def etcd_is_installed() -> bool:
+    return shutil.which("etcd") is not None
+
+
+class EtcdCluster:
+    """`size` members, started by `start` (or `with`) and serving when it returns."""
+
+    def __init__(self, directory: Path, size: int = 3, election_ms: int = 500) -> None:
+        if not etcd_is_installed():
+            raise RuntimeError(MISSING)
+        self.size = size
+        self._directory = directory
+        self._election_ms = election_ms
+        ports = _free_ports(2 * size)
+        self.endpoints = [f"http://127.0.0.1:{port}" for port in ports[:size]]
+        self._peers = [f"http://127.0.0.1:{port}" for port in ports[size:]]
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * size
+
+    # --- the whole ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start every member that is not running; returns when the cluster has a leader."""
+        for index in range(self.size):
+            if self._processes[index] is None:
+                self.start_member(index)
+        self.wait_ready()
+
+    def stop(self) -> None:
+        """End every member."""
+        for index in range(self.size):
+            self.kill(index)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait_ready(self) -> None:
+        """Until every running member answers and agrees with the others on one leader."""
+        running = [index for index in range(self.size) if self._processes[index] is not None]
+
+        def is_ready() -> bool:
+            leaders = {self._status(index).get("leader", "0") for index in running}
+            return len(leaders) == 1 and leaders != {"0"}
+
+        self._wait_until("the members of etcd agree on a leader", is_ready)
+
+    def leader(self) -> int:
+        """The index of the member that leads. Asks running members; pause none meanwhile."""
+        found: list[int] = []
+
+        def has_leader() -> bool:
+            for index in range(self.size):
+                status = self._status(index)
+                if status and status.get("leader", "0") == status["header"]["member_id"]:
+                    found.append(index)
+                    return True
+            return False
+
+        self._wait_until("a member of etcd leads", has_leader)
+        return found[0]
+
+    def restore(self) -> None:
+        """Undo every pause and kill; returns when the cluster is whole."""
+        for index in range(self.size):
+            if self._processes[index] is not None:
+                self.resume(index)
+        self.start()
+
+    # --- one member -----------------------------------------------------------------------------------
+
+    def start_member(self, index: int) -> None:
+        """Start a member on the data it has; does not wait for it."""
+        assert self._processes[index] is None, f"member {index} is running"
+        members = ",".join(f"m{number}={peer}" for number, peer in enumerate(self._peers))
+        home = self._directory / f"m{index}"
+        command = [
+            "etcd",
+            *("--name", f"m{index}", "--data-dir", str(home)),
+            *(
+                "--listen-client-urls",
+                self.endpoints[index],
+                "--advertise-client-urls",
+                self.endpoints[index],
+            ),
+            *("--listen-peer-urls", self._peers[index], "--initial-advertise-peer-urls", self._peers[index]),
+            *("--initial-cluster", members, "--initial-cluster-state", "new"),
+            *(
+                "--heartbeat-interval",
+                str(self._election_ms // 10),
+                "--election-timeout",
+                str(self._election_ms),
+            ),
+        ]
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / f"m{index}.log").open("ab") as output:
+            self._processes[index] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    def kill(self, index: int) -> None:
+        """SIGKILL: the member is gone without a word, its data stays. Nothing if it is not running."""
+        self._end(index, signal.SIGKILL)
+
+    def terminate(self, index: int) -> None:
+        """SIGTERM: the member hands over and leaves properly."""
+        self._end(index, signal.SIGTERM)
+
+    def pause(self, index: int) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self._signal(index, signal.SIGSTOP)
+
+    def resume(self, index: int) -> None:
+        self._signal(index, signal.SIGCONT)
+
+    def log_of(self, index: int) -> str:
+        """What a member printed, for the message of a failing test."""
+        return (self._directory / f"m{index}.log").read_text(errors="replace")
+
+    def _end(self, index: int, number: int) -> None:
+        process = self._processes[index]
+        if process is not None:
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)  # a paused process does not heed SIGTERM
+            process.wait(READY_S_MAX)
+            self._processes[index] = None
+
+    def _signal(self, index: int, number: int) -> None:
+        process = self._processes[index]
+        assert process is not None, f"member {index} is not running"
+        process.send_signal(number)
+
+    # --- asking ---------------------------------------------------------------------------------------
+
+    def compact(self) -> int:
+        """Forget all history before the newest revision; returns that revision."""
+        revision = int(self._post(self.leader(), "kv/range", {"key": "AA=="})["header"]["revision"])
+        self._post(self.leader(), "kv/compaction", {"revision": str(revision), "physical": True})
+        return revision
+
+    def _status(self, index: int) -> dict[str, Any]:
+        """A member's status, empty while it does not answer."""
+        try:
+            return self._post(index, "maintenance/status", {})
+        except OSError:
+            return {}
+
+    def _post(self, index: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.endpoints[index]}/v3/{path}", json.dumps(body).encode())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=2.0) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def _wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_S_MAX
+        while not is_so():
+            for index, process in enumerate(self._processes):
+                if process is not None and process.poll() is not None:
+                    raise RuntimeError(f"member {index} of etcd ended:\n{self.log_of(index)[-2000:]}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"it did not come about in {READY_S_MAX:.0f} s that {what}")
+            time.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all are held at once, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
