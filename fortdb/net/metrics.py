@@ -1,0 +1,34 @@
+"""Metrics that every process with clients has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from fortdb.net.front import Front
+
+
+def front_metrics(front: Front, requests: Mapping[str, int], errors: Mapping[str, int]) -> Iterator[Metric]:
+    """Requests, errors and connections."""
+    total = CounterMetricFamily("fortdb_requests", "Requests received", labels=["command"])
+    for command, count in requests.items():
+        total.add_metric([command.lower()], count)
+    yield total
+    failed = CounterMetricFamily("fortdb_request_errors", "Requests answered with an error", labels=["code"])
+    for code, count in errors.items():
+        failed.add_metric([code], count)
+    yield failed
+    accepted = CounterMetricFamily("fortdb_connections_accepted", "Client connections accepted")
+    accepted.add_metric([], front.connections_total - front.refused_total)
+    yield accepted
+    refused = CounterMetricFamily("fortdb_connections_refused", "Client connections over the limit")
+    refused.add_metric([], front.refused_total)
+    yield refused
+    yield gauge("fortdb_connections", "Client connections open", len(front.connections))
+
+
+def gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
+    """A gauge without labels."""
+    return GaugeMetricFamily(name, documentation, value=value)

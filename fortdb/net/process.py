@@ -1,0 +1,53 @@
+"""What the processes of nodes and routers share: crossing from other threads to the loop's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Generic, TypeVar
+
+from fortdb.net.loop import Loop
+
+T = TypeVar("T")
+
+_ANSWER_S_MAX = 2.0
+
+
+class Latest(Generic[T]):
+    """Hands the newest of many values to the loop's thread; those it had no time for are skipped."""
+
+    def __init__(self, loop: Loop, see: Callable[[T], None]) -> None:
+        self._loop = loop
+        self._see = see
+        self._values: deque[T] = deque(maxlen=1)
+
+    def put(self, value: T) -> None:
+        """A newer value; from any thread."""
+        self._values.append(value)
+        self._loop.call_soon(self._take)
+
+    def _take(self) -> None:
+        try:
+            value = self._values.pop()
+        except IndexError:
+            return  # an earlier call has taken it already
+        self._see(value)
+
+
+def on_loop(loop: Loop, ask: Callable[[], T], otherwise: T) -> T:
+    """What `ask` returns on the loop's thread, or `otherwise` if that does not answer in time."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # the scrape fails, the server goes on
+            answer.set_exception(error)
+
+    loop.call_soon(run)
+    try:
+        return answer.result(_ANSWER_S_MAX)
+    except FutureTimeoutError:
+        return otherwise

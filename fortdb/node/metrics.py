@@ -1,0 +1,53 @@
+"""A node's metrics, read from its own counters when somebody scrapes.
+
+Called on the server's thread, so the numbers belong to one moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from fortdb.net.front import Front
+from fortdb.net.metrics import front_metrics, gauge
+from fortdb.node.service import NodeService
+
+
+def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
+    """All families of a node."""
+    yield from front_metrics(front, service.requests_total, service.errors_total)
+    yield service.commit_latency.family(
+        "fortdb_commit_seconds", "From receiving a write to every in-sync replica having it on disk", {}
+    )
+    yield service.sync_latency.family("fortdb_fsync_seconds", "Writing a tick's batch to disk", {})
+    yield service.tick_latency.family("fortdb_tick_seconds", "One tick of the server with work in it", {})
+    stats = service.engine.stats()
+    yield gauge("fortdb_disk_bytes", "Bytes of the data directory on disk", stats.bytes_on_disk)
+    yield gauge("fortdb_disk_free_bytes", "Bytes free on its file system", stats.bytes_free)
+    yield gauge("fortdb_engine_memory_bytes", "Bytes the storage engine holds in memory", stats.bytes_in_memory)
+    yield gauge("fortdb_partitions", "Replicas on this node", len(service.hosted))
+    yield gauge("fortdb_requests_held", "Requests that wait for a partition to become ready", service.held_count)
+    changes = CounterMetricFamily("fortdb_leader_changes", "Times this node began to lead a partition")
+    changes.add_metric([], service.leader_changes_total)
+    yield changes
+    yield from _replication(service)
+
+
+def _replication(service: NodeService) -> Iterator[Metric]:
+    led = GaugeMetricFamily("fortdb_leader", "Whether this node leads the partition", labels=["partition"])
+    isr = GaugeMetricFamily("fortdb_isr_size", "Members of the committed ISR", labels=["partition"])
+    lag = GaugeMetricFamily(
+        "fortdb_follower_lag_entries", "Entries a follower lacks", labels=["partition", "follower"]
+    )
+    commit = GaugeMetricFamily("fortdb_commit_offset", "Commit offset", labels=["partition"])
+    for hosted in service.hosted.values():
+        name, leader = hosted.replica.name, hosted.replica.leading
+        led.add_metric([name], 0 if leader is None else 1)
+        commit.add_metric([name], hosted.replica.log.commit)
+        if leader is not None:
+            isr.add_metric([name], len(leader.in_sync.committed))
+            for follower, progress in leader.progress.items():
+                lag.add_metric([name, follower], leader.log.last_offset - progress.match)
+    yield from (led, isr, lag, commit)

@@ -1,0 +1,75 @@
+"""From a key to the partition that holds it: SHA-1 tokens on a ring.
+
+A token is the first 64 bits of the SHA-1 digest of the key, or of its `{tag}` if it has one, so that
+keys with the same tag lie together (Redis Cluster's rule for tags). A partition serves the hashes from
+its token up to the next one's; the last one wraps around to the first. Source: consistent hashing,
+Karger et al. 1997; partitions as in Dynamo, section 6.2, strategy 3.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from hashlib import sha1
+
+from fortdb.errors import LayoutError
+from fortdb.model import TOKEN_SPACE, Layout, Partition
+
+
+def token_of(key: bytes) -> int:
+    """The key's token."""
+    if b"{" in key:
+        key = _tag(key)
+    return int.from_bytes(sha1(key).digest()[:8])
+
+
+def _tag(key: bytes) -> bytes:
+    """What stands between the first `{` and the next `}`, if that is something; else the key."""
+    start = key.index(b"{") + 1
+    end = key.find(b"}", start)
+    return key[start:end] if end > start else key
+
+
+def even_tokens(count: int) -> list[int]:
+    """Tokens that cut the ring into `count` equal ranges, the first at 0."""
+    return [TOKEN_SPACE * index // count for index in range(count)]
+
+
+def partition_name(number: int) -> str:
+    """How the partition with that id is called."""
+    return f"p-{number:03d}"
+
+
+class TokenMap:
+    """A layout's partitions, by token and by name."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._partitions = sorted(layout.partitions, key=lambda partition: partition.token)
+        self._tokens = [partition.token for partition in self._partitions]
+        if not self._tokens or len(set(self._tokens)) < len(self._tokens):
+            raise LayoutError("a layout needs partitions, each with a token of its own")
+        self._names = {partition.name: partition for partition in self._partitions}
+
+    def partition_of(self, token: int) -> Partition:
+        """The partition that serves a hash. (Index -1, below the lowest token, is the last one.)"""
+        return self._partitions[bisect_right(self._tokens, token) - 1]
+
+    def locate(self, key: bytes) -> tuple[int, Partition]:
+        """A key's token and partition."""
+        token = token_of(key)
+        return token, self.partition_of(token)
+
+    def by_name(self, name: str) -> Partition | None:
+        """The partition of that name."""
+        return self._names.get(name)
+
+    def ranges(self, partition: Partition) -> tuple[tuple[int, int], ...]:
+        """Its token ranges, start included and end (up to TOKEN_SPACE) not: two where it wraps."""
+        index = self._tokens.index(partition.token)
+        if index + 1 < len(self._tokens):
+            return ((partition.token, self._tokens[index + 1]),)
+        first = self._tokens[0]
+        return ((partition.token, TOKEN_SPACE), (0, first)) if first else ((partition.token, TOKEN_SPACE),)
+
+    def share(self, partition: Partition) -> float:
+        """Its share of the keyspace, 0 to 1."""
+        return sum(end - start for start, end in self.ranges(partition)) / TOKEN_SPACE

@@ -1,0 +1,163 @@
+"""A router's process: from a configuration to a serving router, and to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+
+import structlog
+
+import fortdb
+from fortdb import log as logs
+from fortdb.config import RouterConfig
+from fortdb.coordination.keys import Keys
+from fortdb.coordination.open import open_store
+from fortdb.coordination.session import Session
+from fortdb.limits import VALUE_BYTES_MAX
+from fortdb.model import ClusterView
+from fortdb.net.clock import steady_ms
+from fortdb.net.front import Front
+from fortdb.net.loop import Loop
+from fortdb.net.process import Latest, on_loop
+from fortdb.net.status import Health, StatusServer
+from fortdb.net.stream import Outbox
+from fortdb.router.admin import Admin
+from fortdb.router.metrics import router_metrics
+from fortdb.router.service import RouterService
+
+log = structlog.get_logger(__name__)
+
+_DRAIN_MS_MAX = 10_000
+
+
+def run(config: RouterConfig) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Raises `ConfigError` for what an operator
+    has to change first."""
+    logs.configure(config.log.level, config.log.format, config.name)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    Router(config).serve(stopping)
+    log.info("stopped", router=config.name)
+    return 0
+
+
+class Router:
+    """All parts of a serving router, put together."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self.loop = Loop()
+        self._outbox = Outbox()
+        self._started_ms = steady_ms()
+        self.service = RouterService(
+            self.loop,
+            self._outbox,
+            config.cluster,
+            config.name,
+            config.routing.deadline_ms,
+            _redis_settings(config),
+            self._information,
+        )
+        where = config.coordinator
+        self._store = open_store(where.address, where.request_ms_max, where.ca, where.cert, where.key)
+        views: Latest[ClusterView] = Latest(self.loop, self.service.see)
+        self.session = Session(self._store, Keys(config.cluster), on_view=views.put)
+        self.service.administer = Admin(self.service, self.session, config.cluster)
+        self.front = Front(
+            self.loop,
+            self._outbox,
+            self.service,
+            host=config.client.host,
+            port=config.client.port,
+            connections_max=config.client.connections_max,
+            idle_ms_max=config.client.idle_ms_max,
+        )
+        stuck = Health(False, "stuck", "the server's thread does not answer")
+        self.status = StatusServer(
+            config.status.host,
+            config.status.port,
+            health=lambda: on_loop(self.loop, lambda: Health(True, "serving", ""), stuck),
+            ready=lambda: on_loop(self.loop, self._ready, stuck),
+            metrics=lambda: on_loop(self.loop, lambda: list(router_metrics(self.service, self.front)), []),
+        )
+
+    def serve(self, stopping: threading.Event) -> None:
+        """Serve until asked to stop; answer what is under way; close."""
+        self.status.start()
+        self.session.start()
+
+        def wait() -> None:
+            stopping.wait()
+            self.loop.call_soon(self._drain)
+
+        threading.Thread(target=wait, name="signals", daemon=True).start()
+        log.info("serving", port=self.front.listener.port)
+        self.loop.run(self._outbox.flush)
+        self.front.close()
+        for link in self.service.links.values():
+            link.close()
+        self.session.close(revoke=False)
+        self._store.close()
+        self.status.close()
+        self.loop.close()
+
+    def _drain(self) -> None:
+        """Take no new clients, answer what was asked, then stop."""
+        log.info("draining")
+        self.front.stop_listening()
+        deadline_ms = steady_ms() + _DRAIN_MS_MAX
+
+        def stop_when_idle() -> None:
+            if self.service.is_idle or steady_ms() > deadline_ms:
+                self.loop.stop()
+            else:
+                self.loop.call_later(20, stop_when_idle)
+
+        stop_when_idle()
+
+    def _ready(self) -> Health:
+        if not self.service.view.revision:
+            return Health(False, "waiting", "the coordination store has not answered yet")
+        if self.service.view.layout is None:
+            return Health(True, "empty", "the ring has no layout yet")
+        return Health(True, "serving", "")
+
+    def _information(self) -> Mapping[str, Mapping[str, object]]:
+        service = self.service
+        return {
+            "Server": {
+                "redis_version": "7.0.15",
+                "fortdb_version": fortdb.__version__,
+                "fortdb_role": "router",
+                "process_id": os.getpid(),
+                "tcp_port": self.front.listener.port,
+                "uptime_in_seconds": (self.loop.now_ms - self._started_ms) // 1000,
+            },
+            "Clients": {"connected_clients": len(self.front.connections)},
+            "Stats": {
+                "total_connections_received": self.front.connections_total,
+                "total_commands_processed": self.front.commands_total,
+            },
+            "Ring": {
+                "layout_version": service.view.layout.version if service.view.layout else 0,
+                "partitions": len(service.channels),
+                "nodes": len(service.view.nodes),
+            },
+        }
+
+
+def _redis_settings(config: RouterConfig) -> Mapping[str, str]:
+    """`CONFIG GET`, in Redis' words, truthfully."""
+    return {
+        "appendfsync": "always",
+        "appendonly": "yes",
+        "databases": "1",
+        "maxclients": str(config.client.connections_max),
+        "maxmemory": "0",
+        "port": str(config.client.port),
+        "proto-max-bulk-len": str(VALUE_BYTES_MAX),
+        "save": "",
+        "timeout": str(config.client.idle_ms_max // 1000),
+    }
