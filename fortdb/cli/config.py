@@ -20,7 +20,7 @@ def config() -> None:
 )
 def check(file: Path, kind: str | None) -> None:
     """Check FILE as the process would that reads it; says what is wrong and where."""
-    from fortdb.config import load_node, load_router
+    from fortdb.config import kind_of, load_node, load_router
 
     kind = kind or kind_of(file)
     (load_node if kind == "node" else load_router)(file, os.environ)

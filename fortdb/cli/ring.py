@@ -17,7 +17,6 @@ from fortdb.cli.settings import Settings, json_option, pass_settings
 @pass_settings
 def ring(settings: Settings, svg: Path | None) -> None:
     """Draw the ring: partitions by token, colored by the node that leads them."""
-    from fortdb.ring.picture import ring_svg, ring_text
 
     with settings.client() as client:
         status = client.ring()

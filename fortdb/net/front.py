@@ -64,9 +64,7 @@ class Slot:
 class Service(Protocol):
     """What executes the commands of clients."""
 
-    def execute(
-        self, connection: ClientConnection, command: Command, args: list[bytes]
-    ) -> bytes | Slot:
+    def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Answer at once, or return a slot (made by `connection.slot()`) to be completed later."""
         ...
 
@@ -220,9 +218,7 @@ class Front:
 
     def _answer_session(self, connection: ClientConnection, args: list[bytes]) -> None:
         session = connection.session
-        connection.reply(
-            answer(session, args, self._service.information, self._service.settings)
-        )
+        connection.reply(answer(session, args, self._service.information, self._service.settings))
         if session.quitting:
             connection.quit()
 
@@ -255,10 +251,7 @@ class Front:
     def _sweep(self) -> None:
         now_ms = self.loop.now_ms
         for connection in list(self.connections):
-            if (
-                connection.unsent_bytes
-                and now_ms - connection.unsent_since_ms > OUTPUT_STUCK_MS
-            ):
+            if connection.unsent_bytes and now_ms - connection.unsent_since_ms > OUTPUT_STUCK_MS:
                 log.info(
                     "client_stuck",
                     client=connection.session.address,

@@ -17,9 +17,7 @@ class Completes(Protocol):
 class Gather:
     """Completes `slot` with `join(replies)` once all parts have theirs."""
 
-    def __init__(
-        self, slot: Completes, count: int, join: Callable[[list[bytes]], bytes]
-    ) -> None:
+    def __init__(self, slot: Completes, count: int, join: Callable[[list[bytes]], bytes]) -> None:
         self._slot = slot
         self._join = join
         self._replies: list[bytes | None] = [None] * count
@@ -35,9 +33,7 @@ class Gather:
             self._replies[index] = reply
             self._missing -= 1
             if not self._missing:
-                self._slot.complete(
-                    self._join([reply for reply in self._replies if reply is not None])
-                )
+                self._slot.complete(self._join([reply for reply in self._replies if reply is not None]))
 
 
 class Part:

@@ -29,9 +29,7 @@ from fortdb.replication.messages import (
 log = structlog.get_logger(__name__)
 
 _GREETING_MS_MAX = 2_000  # a connection without a greeting by then is given up
-_UNACKNOWLEDGED_MS_MAX = (
-    5_000  # what TCP could not deliver by then breaks the connection
-)
+_UNACKNOWLEDGED_MS_MAX = 5_000  # what TCP could not deliver by then breaks the connection
 _DIAL_AGAIN_MS = (
     20,
     50,
@@ -66,21 +64,11 @@ class Greeting:
         """Raises `BadRequest` when the other is no FortDB process of this cluster and protocol."""
         fields = decode_json(body)
         if fields.get("protocol") != PROTOCOL_VERSION:
-            raise BadRequest(
-                f"speaks protocol {fields.get('protocol')!r}, not {PROTOCOL_VERSION}"
-            )
+            raise BadRequest(f"speaks protocol {fields.get('protocol')!r}, not {PROTOCOL_VERSION}")
         if fields.get("cluster") != cluster:
-            raise BadRequest(
-                f"belongs to cluster {fields.get('cluster')!r}, not {cluster!r}"
-            )
-        name, incarnation, session = (
-            fields.get(key) for key in ("name", "incarnation", "session")
-        )
-        if not (
-            isinstance(name, str)
-            and isinstance(incarnation, str)
-            and isinstance(session, int)
-        ):
+            raise BadRequest(f"belongs to cluster {fields.get('cluster')!r}, not {cluster!r}")
+        name, incarnation, session = (fields.get(key) for key in ("name", "incarnation", "session"))
+        if not (isinstance(name, str) and isinstance(incarnation, str) and isinstance(session, int)):
             raise BadRequest("greeting without name, incarnation or session")
         return Greeting(cluster, name, incarnation, session)
 
@@ -88,14 +76,10 @@ class Greeting:
 class _FrameStream(Stream):
     """A connection on which frames arrive, the greeting first."""
 
-    def __init__(
-        self, loop: Loop, outbox: Outbox, connection: socket.socket, cluster: str
-    ) -> None:
+    def __init__(self, loop: Loop, outbox: Outbox, connection: socket.socket, cluster: str) -> None:
         super().__init__(loop, outbox, connection)
         with contextlib.suppress(OSError):
-            connection.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS_MAX
-            )
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS_MAX)
         self.other: Greeting | None = None
         self._cluster = cluster
         self._reader = FrameReader()
@@ -294,9 +278,7 @@ class Link:
         except (OSError, ValueError, FortError) as error:
             if connection is not None:
                 connection.close()
-            log.debug(
-                "dial_failed", peer=self.name, address=self.address, reason=str(error)
-            )
+            log.debug("dial_failed", peer=self.name, address=self.address, reason=str(error))
             self._dial_later()
             return
         stream = self._stream = _Dialled(self, connection)

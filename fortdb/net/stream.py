@@ -137,9 +137,7 @@ class Stream:
     def readable(self) -> None:
         """Called by the loop."""
         if self._paused:
-            self.close(
-                "hung up"
-            )  # only a hang-up or an error wakes a paused connection
+            self.close("hung up")  # only a hang-up or an error wakes a paused connection
             return
         try:
             data = self.socket.recv(RECEIVE_BYTES)
@@ -222,9 +220,7 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigError(
-            f"{setting}: cannot listen on {host}:{port}: {error}"
-        ) from None
+        raise ConfigError(f"{setting}: cannot listen on {host}:{port}: {error}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -44,7 +44,5 @@ class Calls:
         hosted = self._service.hosted.get(partition)
         command = lookup(args[0])
         if hosted is None or command is None or command.kind is not CommandKind.READ:
-            raise BadRequest(
-                f"{self._service.own.name} cannot read from partition {partition}"
-            )
+            raise BadRequest(f"{self._service.own.name} cannot read from partition {partition}")
         return self._service.stale(hosted, command, args)

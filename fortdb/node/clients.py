@@ -44,33 +44,23 @@ class NodeClients:
         """What `CONFIG GET` shows."""
         return self._settings
 
-    def execute(
-        self, connection: ClientConnection, command: Command, args: list[bytes]
-    ) -> bytes | Slot:
+    def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Answer now or later."""
         try:
             return self._execute(connection, command, args)
         except FortError as error:
             return error.wire()
 
-    def _execute(
-        self, connection: ClientConnection, command: Command, args: list[bytes]
-    ) -> bytes | Slot:
+    def _execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         tokens = self._service.tokens
         if command.name == "RING":
             return bulk(self._describe())
         if command.kind is CommandKind.ADMIN:
-            raise BadRequest(
-                f"{command.name} is a router's command; connect to a router"
-            )
+            raise BadRequest(f"{command.name} is a router's command; connect to a router")
         if tokens is None:
-            raise Unavailable(
-                "the ring has no layout yet; make one with: fortdb layout plan, layout apply"
-            )
+            raise Unavailable("the ring has no layout yet; make one with: fortdb layout plan, layout apply")
         if command.name == "SCAN":
-            return self._submit(
-                connection, self._led(tokens, parse_integer(args[1])), command, args
-            )
+            return self._submit(connection, self._led(tokens, parse_integer(args[1])), command, args)
         if command.name == "DBSIZE":
             return self._count(connection, command, args)
         keys = keys_of(command, args)
@@ -78,9 +68,7 @@ class NodeClients:
         if len(keys) == 1:
             if command.name == "GET" and len(args) == 3:
                 return self._stale(tokens, command, args)
-            return self._submit(
-                connection, self._led(tokens, token_of(keys[0])), command, args
-            )
+            return self._submit(connection, self._led(tokens, token_of(keys[0])), command, args)
         return self._scatter(connection, tokens, command, args)
 
     def _led(self, tokens: TokenMap, token: int) -> Hosted:
@@ -106,9 +94,7 @@ class NodeClients:
     def _stale(self, tokens: TokenMap, command: Command, args: list[bytes]) -> bytes:
         if args[2].upper() != b"STALE":
             raise BadRequest("syntax error: GET key [STALE]")
-        return self._service.stale(
-            self._led(tokens, token_of(args[1])), command, args[:2]
-        )
+        return self._service.stale(self._led(tokens, token_of(args[1])), command, args[:2])
 
     def _scatter(
         self,
@@ -117,29 +103,16 @@ class NodeClients:
         command: Command,
         args: list[bytes],
     ) -> Slot:
-        scattered = split(
-            command, args, lambda key: tokens.partition_of(token_of(key)).id
-        )
-        hosted = [
-            self._led(tokens, token_of(keys_of(command, part)[0]))
-            for part in scattered.commands
-        ]
+        scattered = split(command, args, lambda key: tokens.partition_of(token_of(key)).id)
+        hosted = [self._led(tokens, token_of(keys_of(command, part)[0])) for part in scattered.commands]
         slot = connection.slot()
         gather = Gather(slot, len(hosted), scattered.join)
-        for index, (where, part) in enumerate(
-            zip(hosted, scattered.commands, strict=True)
-        ):
+        for index, (where, part) in enumerate(zip(hosted, scattered.commands, strict=True)):
             self._service.submit(where, gather.part(index), command, part)
         return slot
 
-    def _count(
-        self, connection: ClientConnection, command: Command, args: list[bytes]
-    ) -> Slot:
-        led = [
-            hosted
-            for hosted in self._service.hosted.values()
-            if hosted.replica.leading is not None
-        ]
+    def _count(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
+        led = [hosted for hosted in self._service.hosted.values() if hosted.replica.leading is not None]
         slot = connection.slot()
         if not led:
             slot.complete(b":0\r\n")

@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import structlog
 
-from fortdb.coordination.session import Session
 from fortdb.coordination.operations import read_record, take_controller, write_record
+from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, NotLeader, StoreConflict, Unavailable
 from fortdb.limits import DRAIN_MS_MAX, HANDOVER_MS_MAX
 from fortdb.model import ClusterView, NodeState, Partition, PartitionRecord
@@ -45,9 +45,7 @@ T = TypeVar("T")
 class Handover:
     """A planned switchover that is under way."""
 
-    def __init__(
-        self, target: str, preferred: str | None, deadline_ms: int, done: Done
-    ) -> None:
+    def __init__(self, target: str, preferred: str | None, deadline_ms: int, done: Done) -> None:
         self.target = target
         self.preferred = preferred
         self.deadline_ms = deadline_ms
@@ -57,9 +55,7 @@ class Handover:
 class Control:
     """Keeps a node's replicas, and the store's records, where they ought to be."""
 
-    def __init__(
-        self, service: NodeService, session: Session, states: dict[int, ReplicaState]
-    ) -> None:
+    def __init__(self, service: NodeService, session: Session, states: dict[int, ReplicaState]) -> None:
         self._service = service
         self._session = session
         self._states = states
@@ -125,9 +121,7 @@ class Control:
                 advice="the coordination store was restored or emptied; do not write before this is understood",
             )
         assert service.view.layout is not None
-        begins = replica.adopt(
-            record, service.view.layout.min_in_sync, service.loop.now_ms, wall_ms()
-        )
+        begins = replica.adopt(record, service.view.layout.min_in_sync, service.loop.now_ms, wall_ms())
         if begins:
             service.leader_changes_total += 1
             hosted.deadlines.clear()
@@ -143,11 +137,7 @@ class Control:
         if handover is not None and replica.leading is None:
             del self._handovers[replica.partition]
             moved = record.leader == handover.target
-            handover.done(
-                None
-                if moved
-                else Unavailable(f"{record.leader} leads {record.partition} now")
-            )
+            handover.done(None if moved else Unavailable(f"{record.leader} leads {record.partition} now"))
         service.touch(hosted)
         service.loop.tick_again()
 
@@ -228,9 +218,7 @@ class Control:
             self._is_leaving,
         )
         if change is not None:
-            log.info(
-                "isr_change", partition=hosted.replica.name, isr=sorted(change.isr)
-            )
+            log.info("isr_change", partition=hosted.replica.name, isr=sorted(change.isr))
             self._ask(hosted, change)
             return
         leader.ask_again(now_ms)
@@ -253,17 +241,11 @@ class Control:
         elif now_ms >= hosted.may_return_ms:
             hosted.may_return_ms = now_ms + wait_ms
             assert wanted is not None
-            self._begin_handover(
-                hosted, leader, wanted, record.preferred, lambda error: None
-            )
+            self._begin_handover(hosted, leader, wanted, record.preferred, lambda error: None)
 
     def _is_over(self, node: str, incarnation: str) -> bool:
         record = self._service.view.nodes.get(node)
-        return (
-            record is None
-            or record.incarnation != incarnation
-            or record.state is NodeState.FAILED
-        )
+        return record is None or record.incarnation != incarnation or record.state is NodeState.FAILED
 
     def _is_leaving(self, node: str) -> bool:
         record = self._service.view.nodes.get(node)
@@ -286,9 +268,7 @@ class Control:
             elif isinstance(outcome, StoreConflict):
                 self._read(proposal.partition, answered)
             else:
-                self._service.loop.call_later(
-                    _ASK_AGAIN_MS, lambda: self._end_change(hosted)
-                )
+                self._service.loop.call_later(_ASK_AGAIN_MS, lambda: self._end_change(hosted))
 
         def answered(outcome: PartitionRecord | FortError | None) -> None:
             hosted.change_under_way = False
@@ -303,17 +283,13 @@ class Control:
     def _end_change(self, hosted: Hosted) -> None:
         hosted.change_under_way = False
 
-    def _read(
-        self, partition: str, done: Callable[[PartitionRecord | FortError | None], None]
-    ) -> None:
+    def _read(self, partition: str, done: Callable[[PartitionRecord | FortError | None], None]) -> None:
         self._submit(
             lambda: read_record(self._session.store, self._session.keys, partition),
             done,
         )
 
-    def _submit(
-        self, work: Callable[[], T], done: Callable[[T | FortError], None]
-    ) -> None:
+    def _submit(self, work: Callable[[], T], done: Callable[[T | FortError], None]) -> None:
         """Do blocking work with the store elsewhere; hear of it on the server's thread."""
         self._session.submit(
             lambda store: work(),
@@ -325,9 +301,7 @@ class Control:
     def move_leader(self, name: str, target: str, done: Done) -> None:
         """Hand a partition that this node leads to another in-sync node (an operator asks)."""
         partition = self._partition(name)
-        hosted = (
-            self._service.hosted.get(partition.id) if partition is not None else None
-        )
+        hosted = self._service.hosted.get(partition.id) if partition is not None else None
         if hosted is None or hosted.replica.leading is None:
             done(NotLeader(f"{self._name} does not lead {name}"))
             return
@@ -336,9 +310,7 @@ class Control:
             done(None)
         elif target not in leader.in_sync.committed:
             in_sync = ", ".join(sorted(leader.in_sync.committed))
-            done(
-                BadRequest(f"{target} is not in sync for {name}; in sync are {in_sync}")
-            )
+            done(BadRequest(f"{target} is not in sync for {name}; in sync are {in_sync}"))
         elif leader.transfer_to is not None:
             done(BadRequest(f"{name} is being handed to {leader.transfer_to} already"))
         else:
@@ -355,9 +327,7 @@ class Control:
         log.info("handover", partition=hosted.replica.name, target=target)
         leader.transfer_to = target
         deadline_ms = self._service.loop.now_ms + HANDOVER_MS_MAX
-        self._handovers[leader.partition] = Handover(
-            target, preferred, deadline_ms, done
-        )
+        self._handovers[leader.partition] = Handover(target, preferred, deadline_ms, done)
         self._service.refresh(hosted)
         self._service.touch(hosted)
 
@@ -370,19 +340,13 @@ class Control:
                 leader.in_sync.propose_leader(handover.target, handover.preferred),
             )
 
-    def _give_up_handover(
-        self, hosted: Hosted, leader: Leader, handover: Handover
-    ) -> None:
-        log.warning(
-            "handover_given_up", partition=hosted.replica.name, target=handover.target
-        )
+    def _give_up_handover(self, hosted: Hosted, leader: Leader, handover: Handover) -> None:
+        log.warning("handover_given_up", partition=hosted.replica.name, target=handover.target)
         leader.transfer_to = None
         del self._handovers[leader.partition]
         self._service.refresh(hosted)
         handover.done(
-            Unavailable(
-                f"{handover.target} did not catch up in {HANDOVER_MS_MAX} ms; nothing was changed"
-            )
+            Unavailable(f"{handover.target} did not catch up in {HANDOVER_MS_MAX} ms; nothing was changed")
         )
 
     # --- the controller's part ---------------------------------------------------------------------------
@@ -408,9 +372,7 @@ class Control:
                 log.info("controller", node=self._name)
 
         self._submit(
-            lambda: take_controller(
-                self._session.store, self._session.keys, self._name, lease
-            ),
+            lambda: take_controller(self._session.store, self._session.keys, self._name, lease),
             done,
         )
 
@@ -443,13 +405,9 @@ class Control:
             elif isinstance(outcome, StoreConflict):
                 self._read(partition.name, done)
             else:
-                self._service.loop.call_later(
-                    _ASK_AGAIN_MS, lambda: self._electing.discard(partition.name)
-                )
+                self._service.loop.call_later(_ASK_AGAIN_MS, lambda: self._electing.discard(partition.name))
 
-        self._submit(
-            lambda: write_record(self._session.store, self._session.keys, change), done
-        )
+        self._submit(lambda: write_record(self._session.store, self._session.keys, change), done)
 
     # --- going away ------------------------------------------------------------------------------------------
 
@@ -469,9 +427,7 @@ class Control:
             elif leader.partition in self._handovers:
                 busy = True
             else:
-                target = next(
-                    filter(self._is_serving, self._others_in_sync(leader)), None
-                )
+                target = next(filter(self._is_serving, self._others_in_sync(leader)), None)
                 if target is not None:
                     self._begin_handover(
                         hosted,
@@ -510,10 +466,7 @@ class Control:
                 "node": self._name,
                 "bytes_on_disk": stats.bytes_on_disk,
                 "bytes_free": stats.bytes_free,
-                "replicas": {
-                    hosted.replica.name: _describe(hosted)
-                    for hosted in service.hosted.values()
-                },
+                "replicas": {hosted.replica.name: _describe(hosted) for hosted in service.hosted.values()},
             }
         ).encode()
 
@@ -530,8 +483,5 @@ def _describe(hosted: Hosted) -> dict[str, object]:
         "installing": replica.installing,
         "lag": {}
         if leader is None
-        else {
-            name: log_.last_offset - progress.match
-            for name, progress in leader.progress.items()
-        },
+        else {name: log_.last_offset - progress.match for name, progress in leader.progress.items()},
     }

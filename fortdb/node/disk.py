@@ -79,16 +79,12 @@ def open_replica(
         state.base_offset,
         state.base_epoch,
         state.epochs,
-        state.base_offset
-        if last_offset is None
-        else max(last_offset, state.base_offset),
+        state.base_offset if last_offset is None else max(last_offset, state.base_offset),
     )
     log = ReplicaLog(shape, state.applied)
     first = state.applied + 1
     while first <= shape.last_offset:
-        for entry in engine.entries(
-            partition, first, shape.last_offset, LOG_SEGMENT_BYTES
-        ):
+        for entry in engine.entries(partition, first, shape.last_offset, LOG_SEGMENT_BYTES):
             log.restore(first, entry)
             first += 1
     read_memory(engine, partition, log)
@@ -103,10 +99,7 @@ def read_memory(engine: Engine, partition: int, log: ReplicaLog) -> None:
     for offset, entry in engine.entries_backward(partition):
         if not tail:
             log.timestamp_ms = max(log.timestamp_ms, entry_timestamp(entry))
-        if (
-            len(tail) >= DEDUPE_ENTRIES_MAX
-            or entry_timestamp(entry) < log.timestamp_ms - DEDUPE_WINDOW_MS
-        ):
+        if len(tail) >= DEDUPE_ENTRIES_MAX or entry_timestamp(entry) < log.timestamp_ms - DEDUPE_WINDOW_MS:
             break
         tail.append((offset, entry))
     for offset, entry in reversed(tail):

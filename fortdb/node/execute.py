@@ -40,8 +40,8 @@ class Execution:
 
     __slots__ = (
         "_lookup",
-        "_own",
         "_overlay",
+        "_own",
         "now_ms",
         "operations",
         "saw_uncommitted",
@@ -84,9 +84,7 @@ class Execution:
     def put(self, key: bytes, value: bytes, expiry_ms: int = 0) -> None:
         """Let the key hold a value, until `expiry_ms` (Unix epoch) when that is not 0."""
         if len(value) > VALUE_BYTES_MAX:
-            raise BadRequest(
-                f"string exceeds maximum allowed size ({VALUE_BYTES_MAX} bytes)"
-            )
+            raise BadRequest(f"string exceeds maximum allowed size ({VALUE_BYTES_MAX} bytes)")
         at = data_key(token_of(key), key)
         self._effect(Operation(Kind.PUT, at, encode_value(value, expiry_ms), expiry_ms))
 
@@ -120,17 +118,10 @@ def _set(execution: Execution, args: list[bytes]) -> bytes:
         return OK
     options = parse_set(args, execution.now_ms)
     stored = None
-    if (
-        options.only_if_absent
-        or options.only_if_present
-        or options.get
-        or options.keep_ttl
-    ):
+    if options.only_if_absent or options.only_if_present or options.get or options.keep_ttl:
         stored = execution.stored(options.key)
     former = NIL if stored is None else bulk(payload_of(stored))
-    if (options.only_if_absent and stored is not None) or (
-        options.only_if_present and stored is None
-    ):
+    if (options.only_if_absent and stored is not None) or (options.only_if_present and stored is None):
         return former if options.get else NIL
     expiry_ms = options.expiry_ms or 0
     if options.keep_ttl and stored is not None:
@@ -179,9 +170,7 @@ def _getex(execution: Execution, args: list[bytes]) -> bytes:
 
 def _append(execution: Execution, args: list[bytes]) -> bytes:
     stored = execution.stored(args[1])
-    value, expiry_ms = (
-        (b"", 0) if stored is None else (payload_of(stored), expiry_of(stored))
-    )
+    value, expiry_ms = (b"", 0) if stored is None else (payload_of(stored), expiry_of(stored))
     value += args[2]
     execution.put(args[1], value, expiry_ms)
     return integer(len(value))
@@ -217,9 +206,7 @@ def _mset(execution: Execution, args: list[bytes]) -> bytes:
 
 def _add(execution: Execution, key: bytes, amount: int) -> bytes:
     stored = execution.stored(key)
-    value, expiry_ms = (
-        (b"0", 0) if stored is None else (payload_of(stored), expiry_of(stored))
-    )
+    value, expiry_ms = (b"0", 0) if stored is None else (payload_of(stored), expiry_of(stored))
     total = parse_integer(value) + amount
     if not -(1 << 63) <= total < 1 << 63:
         raise BadRequest("increment or decrement would overflow")
@@ -263,9 +250,7 @@ def _pttl(execution: Execution, args: list[bytes]) -> bytes:
 
 def _expiretime(execution: Execution, args: list[bytes]) -> bytes:
     left_ms = _remaining_ms(execution, args[1])
-    return integer(
-        left_ms if left_ms < 0 else (execution.now_ms + left_ms + 500) // 1000
-    )
+    return integer(left_ms if left_ms < 0 else (execution.now_ms + left_ms + 500) // 1000)
 
 
 def _pexpiretime(execution: Execution, args: list[bytes]) -> bytes:
@@ -289,9 +274,7 @@ def _condition_holds(options: ExpireOptions, present_ms: int) -> bool:
         return False
     if options.only_if_later and (not present_ms or options.expiry_ms <= present_ms):
         return False
-    return not (
-        options.only_if_earlier and present_ms and options.expiry_ms >= present_ms
-    )
+    return not (options.only_if_earlier and present_ms and options.expiry_ms >= present_ms)
 
 
 def _expire_at(execution: Execution, key: bytes, value: bytes, expiry_ms: int) -> None:

@@ -15,6 +15,7 @@ from hiredis import Reader
 
 from fortdb.errors import BadRequest, FortError, StorageFailed
 from fortdb.net.peer import Greeting, Link, Peer
+from fortdb.node.snapshots import SnapshotInstall
 from fortdb.protocol.commands import Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
 from fortdb.replication.messages import (
@@ -43,7 +44,6 @@ from fortdb.replication.messages import (
     encode_reply,
 )
 from fortdb.replication.replica import Replica
-from fortdb.node.snapshots import SnapshotInstall
 
 if TYPE_CHECKING:
     from fortdb.node.service import Hosted, NodeService
@@ -158,9 +158,7 @@ class Links:
         for hosted in self._service.hosted.values():
             leader = hosted.replica.leading
             if leader is not None:
-                leader.follower_up(
-                    link.name, other.incarnation, self._service.loop.now_ms
-                )
+                leader.follower_up(link.name, other.incarnation, self._service.loop.now_ms)
                 self._service.touch(hosted)
 
     def _link_down(self, link: Link) -> None:
@@ -225,11 +223,7 @@ class Links:
             until_ms = message.sent_ms + service.settings.lease_ttl_ms
             for partition, epoch in message.accepted:
                 hosted = service.hosted.get(partition)
-                if (
-                    hosted is not None
-                    and (leader := hosted.replica.leading)
-                    and leader.epoch == epoch
-                ):
+                if hosted is not None and (leader := hosted.replica.leading) and leader.epoch == epoch:
                     leader.heard_promise(link.name, until_ms, service.loop.now_ms)
                     service.refresh(hosted)
             return
@@ -321,9 +315,7 @@ class Links:
         install = hosted.install
         if isinstance(message, SnapshotBegin):
             if hosted.replica.begin_snapshot(sender, message):
-                log.info(
-                    "snapshot_installing", partition=hosted.replica.name, sender=sender
-                )
+                log.info("snapshot_installing", partition=hosted.replica.name, sender=sender)
                 hosted.install = SnapshotInstall(sender, message.epoch, message.shape)
         elif install is None or (install.sender, install.epoch) != (
             sender,
@@ -350,9 +342,7 @@ class Links:
         if hosted is not None:
             service.submit(hosted, slot, command, args, identity, request.epoch)
         else:
-            service.submit_early(
-                request.partition, slot, command, args, identity, request.epoch
-            )
+            service.submit_early(request.partition, slot, command, args, identity, request.epoch)
 
     def _parse(self, payload: bytes) -> list[bytes]:
         self._reader.feed(payload)

@@ -216,10 +216,16 @@ def _stay_failed(
     config: NodeConfig, identity: Identity, error: StorageFailed, stopping: threading.Event
 ) -> int:
     """Tell everybody why this node does not serve, until it is stopped or its disk has room again."""
-    log.error("failed", reason=str(error), advice="see /healthz; stop the node, mend the cause, start it again")
+    log.error(
+        "failed", reason=str(error), advice="see /healthz; stop the node, mend the cause, start it again"
+    )
     failed = Health(False, NodeState.FAILED.value, str(error))
     status = StatusServer(
-        config.status.host, config.status.port, health=lambda: failed, ready=lambda: failed, metrics=lambda: []
+        config.status.host,
+        config.status.port,
+        health=lambda: failed,
+        ready=lambda: failed,
+        metrics=list,
     )
     store = _open_store(config)
     session = Session(

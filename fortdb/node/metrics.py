@@ -26,9 +26,13 @@ def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
     stats = service.engine.stats()
     yield gauge("fortdb_disk_bytes", "Bytes of the data directory on disk", stats.bytes_on_disk)
     yield gauge("fortdb_disk_free_bytes", "Bytes free on its file system", stats.bytes_free)
-    yield gauge("fortdb_engine_memory_bytes", "Bytes the storage engine holds in memory", stats.bytes_in_memory)
+    yield gauge(
+        "fortdb_engine_memory_bytes", "Bytes the storage engine holds in memory", stats.bytes_in_memory
+    )
     yield gauge("fortdb_partitions", "Replicas on this node", len(service.hosted))
-    yield gauge("fortdb_requests_held", "Requests that wait for a partition to become ready", service.held_count)
+    yield gauge(
+        "fortdb_requests_held", "Requests that wait for a partition to become ready", service.held_count
+    )
     changes = CounterMetricFamily("fortdb_leader_changes", "Times this node began to lead a partition")
     changes.add_metric([], service.leader_changes_total)
     yield changes

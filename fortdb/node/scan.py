@@ -40,17 +40,13 @@ def scan_page(
         whole = [pair for pair in pairs if data_token(pair[0]) != cursor]
         if not whole:  # one token fills the page: take all of it
             whole = engine.scan(data_bound(cursor), data_bound(cursor + 1), 1 << 62)
-            cursor = (
-                (cursor + 1) % TOKEN_SPACE if cursor + 1 < end else end % TOKEN_SPACE
-            )
+            cursor = (cursor + 1) % TOKEN_SPACE if cursor + 1 < end else end % TOKEN_SPACE
         pairs = whole
     matches = compile_glob(options.match) if options.match is not None else None
     wanted = options.type is None or options.type.lower() == b"string"
     keys = [
         bulk(key)
         for key, value in ((user_key(key), value) for key, value in pairs)
-        if wanted
-        and not 0 < expiry_of(value) <= now_ms
-        and (matches is None or matches(key))
+        if wanted and not 0 < expiry_of(value) <= now_ms and (matches is None or matches(key))
     ]
     return array([bulk(b"%d" % cursor), array(keys)])

@@ -110,9 +110,7 @@ class Held:
 class Hosted:
     """A replica and what this node keeps beside its state machine."""
 
-    def __init__(
-        self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]
-    ) -> None:
+    def __init__(self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]) -> None:
         self.replica = replica
         self.token_ranges = token_ranges
         self.ranges: tuple[DataRange, ...] = data_ranges(token_ranges)
@@ -121,9 +119,7 @@ class Hosted:
         self.serve_until_ms = 0  # requests are executed before this moment
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
-        self.deadlines: deque[tuple[int, int]] = (
-            deque()
-        )  # (when, offset): writes that wait for a commit
+        self.deadlines: deque[tuple[int, int]] = deque()  # (when, offset): writes that wait for a commit
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
 
@@ -147,15 +143,11 @@ class NodeService:
         self.view = ClusterView()
         self.tokens: TokenMap | None = None
         self.started_ms = steady_ms()
-        self.ready_to_hand_over: Callable[[Hosted, Leader], None] = (
-            lambda hosted, leader: None
-        )
+        self.ready_to_hand_over: Callable[[Hosted, Leader], None] = lambda hosted, leader: None
         self.hosted: dict[int, Hosted] = {}
         self.lease_until_ms = 0
         self.call: Callable[[CallSlot, list[bytes]], None] = lambda slot, args: None
-        self.refusal: FortError | None = (
-            None  # why no write is accepted at all, say a full disk
-        )
+        self.refusal: FortError | None = None  # why no write is accepted at all, say a full disk
         self.links = Links(self)
         self.held_count = 0
         self.requests_total: dict[str, int] = dict.fromkeys(HANDLERS, 0)
@@ -165,9 +157,7 @@ class NodeService:
         self.sync_latency = LatencyHistogram()
         self.tick_latency = LatencyHistogram()
         self.elsewhere: set[int] = set()  # partitions known to be held by other nodes
-        self._early: dict[
-            int, list[Held]
-        ] = {}  # requests that came before the partition's record
+        self._early: dict[int, list[Held]] = {}  # requests that came before the partition's record
         self._touched: dict[Hosted, None] = {}
         self._jobs = ThreadPoolExecutor(1, "fortdb-jobs")
         self._answer_until_ms = _FOREVER
@@ -196,20 +186,10 @@ class NodeService:
         holds the request until it knows that epoch; one that is ahead refuses it.
         """
         replica = hosted.replica
-        if (
-            epoch
-            and epoch < replica.epoch
-            or (replica.leading is None and epoch <= replica.epoch)
-        ):
+        if (epoch and epoch < replica.epoch) or (replica.leading is None and epoch <= replica.epoch):
             slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
-        elif (
-            hosted.held
-            or hosted.serve_until_ms <= self.loop.now_ms
-            or epoch > replica.epoch
-        ):
-            self._hold(
-                hosted, Held(slot, command, args, request, epoch, self._deadline_ms())
-            )
+        elif hosted.held or hosted.serve_until_ms <= self.loop.now_ms or epoch > replica.epoch:
+            self._hold(hosted, Held(slot, command, args, request, epoch, self._deadline_ms()))
         else:
             self._run(hosted, slot, command, args, request)
 
@@ -224,15 +204,9 @@ class NodeService:
     ) -> None:
         """A request for a partition that this node does not hold, or does not know yet that it holds."""
         if partition in self.elsewhere:
-            slot.refuse(
-                NotLeader(f"{self.own.name} does not hold the partition"), 0, None
-            )
+            slot.refuse(NotLeader(f"{self.own.name} does not hold the partition"), 0, None)
         elif self.held_count >= HELD_REQUESTS_MAX:
-            slot.complete(
-                Busy(
-                    f"{self.held_count} requests wait on {self.own.name} already"
-                ).wire()
-            )
+            slot.complete(Busy(f"{self.held_count} requests wait on {self.own.name} already").wire())
         else:
             self.held_count += 1
             held = Held(slot, command, args, request, epoch, self._deadline_ms())
@@ -251,26 +225,18 @@ class NodeService:
             self.elsewhere.add(partition)
             for held in self._early.pop(partition, ()):
                 self.held_count -= 1
-                held.slot.refuse(
-                    NotLeader(f"{self.own.name} does not hold the partition"), 0, None
-                )
+                held.slot.refuse(NotLeader(f"{self.own.name} does not hold the partition"), 0, None)
 
     def _deadline_ms(self) -> int:
         return self.loop.now_ms + self.settings.write_ms_max
 
     def _not_leader(self, replica: Replica) -> NotLeader:
         leader = replica.leader_name or "nobody"
-        return NotLeader(
-            f"partition {replica.name} is led by {leader}, not by {self.own.name}"
-        )
+        return NotLeader(f"partition {replica.name} is led by {leader}, not by {self.own.name}")
 
     def _hold(self, hosted: Hosted, held: Held) -> None:
         if self.held_count >= HELD_REQUESTS_MAX:
-            held.slot.complete(
-                Busy(
-                    f"{self.held_count} requests wait on {self.own.name} already"
-                ).wire()
-            )
+            held.slot.complete(Busy(f"{self.held_count} requests wait on {self.own.name} already").wire())
             return
         self.held_count += 1
         hosted.held.append(held)
@@ -348,9 +314,7 @@ class NodeService:
                 raise BadRequest("ACK takes SYNC or ASYNC")
             return args[:-2], Ack(word)
         if self.view.keyspaces:
-            keyspace = self.view.keyspaces.get(
-                args[1].partition(b"/")[0].decode("utf-8", "replace")
-            )
+            keyspace = self.view.keyspaces.get(args[1].partition(b"/")[0].decode("utf-8", "replace"))
             if keyspace is not None:
                 return args, keyspace.ack
         return args, Ack.SYNC
@@ -371,17 +335,13 @@ class NodeService:
 
         def counted(future: Future[int]) -> None:
             failure = future.exception()
-            reply = (
-                integer(future.result())
-                if failure is None
-                else Unavailable(str(failure)).wire()
-            )
+            reply = integer(future.result()) if failure is None else Unavailable(str(failure)).wire()
             self.loop.call_soon(lambda: slot.complete(reply))
 
         ranges = hosted.ranges
-        self._jobs.submit(
-            lambda: sum(self.engine.count(*bounds) for bounds in ranges)
-        ).add_done_callback(counted)
+        self._jobs.submit(lambda: sum(self.engine.count(*bounds) for bounds in ranges)).add_done_callback(
+            counted
+        )
 
     def give_up(self, hosted: Hosted) -> None:
         """This node no longer holds the partition: refuse what waits for it, forget it."""
@@ -405,12 +365,8 @@ class NodeService:
         """Answer a read from what this replica has applied, leader or not; it may be old."""
         try:
             if hosted.replica.installing:
-                raise Unavailable(
-                    f"{self.own.name} is still fetching partition {hosted.replica.name}"
-                )
-            return HANDLERS[command.name](
-                Execution(self.engine.get, {}, wall_ms()), args
-            )
+                raise Unavailable(f"{self.own.name} is still fetching partition {hosted.replica.name}")
+            return HANDLERS[command.name](Execution(self.engine.get, {}, wall_ms()), args)
         except FortError as error:
             return error.wire()
 
@@ -436,19 +392,13 @@ class NodeService:
         if leader is not None:
             leader.seal(self._wall_ms)
             partition = replica.partition
-            leader.pump(
-                lambda first, last, bytes_max: self.engine.entries(
-                    partition, first, last, bytes_max
-                )
-            )
+            leader.pump(lambda first, last, bytes_max: self.engine.entries(partition, first, last, bytes_max))
             self._send_snapshots(hosted, leader)
             self._answer(hosted, leader)
             self.links.send_all(leader.outbox)
         self.links.answer_all(replica.replies)
         for waiter in replica.abandoned:
-            waiter.slot.abandon(
-                self._lost_leadership(replica), replica.epoch, replica.leader_name
-            )
+            waiter.slot.abandon(self._lost_leadership(replica), replica.epoch, replica.leader_name)
         replica.abandoned.clear()
 
     def _lost_leadership(self, replica: Replica) -> OutcomeUnknown:
@@ -462,9 +412,7 @@ class NodeService:
         must_sync = False
         applied = []
         for hosted in touched:
-            changed, taken = write_replica(
-                batch, hosted.replica, hosted.ranges, hosted.segments
-            )
+            changed, taken = write_replica(batch, hosted.replica, hosted.ranges, hosted.segments)
             if hosted.install is not None:
                 hosted.install.write(batch, hosted.replica.partition)
             must_sync |= changed
@@ -495,9 +443,7 @@ class NodeService:
         deadlines, commit = hosted.deadlines, leader.log.commit
         while deadlines and deadlines[0][1] <= commit:
             due_ms, _ = deadlines.popleft()
-            self.commit_latency.observe(
-                (self.loop.now_ms - due_ms + self.settings.write_ms_max) / 1000
-            )
+            self.commit_latency.observe((self.loop.now_ms - due_ms + self.settings.write_ms_max) / 1000)
 
     def _acknowledge(self, hosted: Hosted) -> None:
         install = hosted.install
@@ -506,9 +452,7 @@ class NodeService:
             if install.is_complete:
                 hosted.replica.end_snapshot(install.sender, install.shape)
                 hosted.install = None
-                self.touch(
-                    hosted
-                )  # its state must be on disk before it is acknowledged
+                self.touch(hosted)  # its state must be on disk before it is acknowledged
                 self.loop.tick_again()
                 return
         self.links.answer_all(hosted.replica.acknowledgements)
@@ -547,9 +491,7 @@ class NodeService:
             first = hosted.held[0]
             if first.epoch > replica.epoch:
                 return
-            if replica.leading is not None and (
-                not first.epoch or first.epoch == replica.epoch
-            ):
+            if replica.leading is not None and (not first.epoch or first.epoch == replica.epoch):
                 if hosted.serve_until_ms <= self.loop.now_ms:
                     return
                 self._unhold(hosted)
@@ -557,9 +499,7 @@ class NodeService:
                 self.loop.tick_again()
             else:
                 self._unhold(hosted)
-                first.slot.refuse(
-                    self._not_leader(replica), replica.epoch, replica.leader_name
-                )
+                first.slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
                 self.loop.tick_again()
 
     def _unhold(self, hosted: Hosted) -> Held:
@@ -622,19 +562,13 @@ class NodeService:
 
     def _expire(self, hosted: Hosted, leader: Leader) -> None:
         """Delete what is past its TTL, as any other write, a little at a time."""
-        if (
-            hosted.serve_until_ms <= self.loop.now_ms
-            or self.refusal
-            or not leader.enough_in_sync()
-        ):
+        if hosted.serve_until_ms <= self.loop.now_ms or self.refusal or not leader.enough_in_sync():
             return
         if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
             return
         now_ms = max(wall_ms(), leader.log.timestamp_ms)
         operations: list[Operation] = []
-        for expiry_ms, key in self.engine.due(
-            hosted.replica.partition, now_ms, SWEEP_COUNT
-        ):
+        for expiry_ms, key in self.engine.due(hosted.replica.partition, now_ms, SWEEP_COUNT):
             known = leader.overlay.get(key)
             value = self.engine.get(key) if known is None else known[0].value
             if value and expiry_of(value) == expiry_ms:
@@ -664,9 +598,7 @@ class NodeService:
         for node, progress in leader.progress.items():
             if progress.phase is Phase.SNAPSHOT and node not in hosted.senders:
                 log.info("snapshot_started", partition=hosted.replica.name, to=node)
-                hosted.senders[node] = SnapshotSender(
-                    self.engine, leader, node, hosted.ranges
-                )
+                hosted.senders[node] = SnapshotSender(self.engine, leader, node, hosted.ranges)
         for node, sender in list(hosted.senders.items()):
             if not sender.is_for(leader) or not sender.step():
                 log.info("snapshot_ended", partition=hosted.replica.name, to=node)

@@ -36,22 +36,16 @@ _CHUNKS_IN_FLIGHT = SNAPSHOT_FLIGHT_BYTES // SNAPSHOT_CHUNK_BYTES
 class SnapshotSender:
     """One partition's data on its way to one follower, in one epoch."""
 
-    def __init__(
-        self, engine: Engine, leader: Leader, node: str, ranges: tuple[DataRange, ...]
-    ) -> None:
+    def __init__(self, engine: Engine, leader: Leader, node: str, ranges: tuple[DataRange, ...]) -> None:
         self._leader = leader
         self._node = node
         self._cursors = [engine.cursor(start, end) for start, end in ranges]
         self._sent = 0
         self._acknowledged = 0
         shape = leader.log.shape.truncated(leader.log.applied)
-        self._history = _history(
-            engine, leader.partition, shape, leader.log.timestamp_ms
-        )
+        self._history = _history(engine, leader.partition, shape, leader.log.timestamp_ms)
         self._shape = shape.trimmed(shape.last_offset - len(self._history))
-        leader.outbox.append(
-            (node, SnapshotBegin(leader.partition, leader.epoch, self._shape))
-        )
+        leader.outbox.append((node, SnapshotBegin(leader.partition, leader.epoch, self._shape)))
 
     def is_for(self, leader: Leader) -> bool:
         """Whether this was begun in the leader's present epoch."""
@@ -70,17 +64,13 @@ class SnapshotSender:
         while self._sent - self._acknowledged < _CHUNKS_IN_FLIGHT:
             pairs = self._cursors[0].read(SNAPSHOT_CHUNK_BYTES) if self._cursors else []
             if pairs:
-                self._send(
-                    SnapshotChunk(leader.partition, leader.epoch, self._sent, pairs)
-                )
+                self._send(SnapshotChunk(leader.partition, leader.epoch, self._sent, pairs))
                 self._sent += 1
                 return True  # one chunk a tick: clients are served in between
             if self._cursors:
                 self._cursors.pop(0).close()
                 continue
-            self._send(
-                SnapshotEnd(leader.partition, leader.epoch, self._sent, self._history)
-            )
+            self._send(SnapshotEnd(leader.partition, leader.epoch, self._sent, self._history))
             progress.stream_from(self._shape.last_offset + 1)
             return False
         return True
@@ -115,18 +105,14 @@ class SnapshotInstall:
     def add(self, message: SnapshotChunk) -> None:
         """Take in a chunk. Raises `BadRequest` when one is missing."""
         if message.number != self.chunks:
-            raise BadRequest(
-                f"snapshot chunk {message.number} came instead of {self.chunks}"
-            )
+            raise BadRequest(f"snapshot chunk {message.number} came instead of {self.chunks}")
         self.chunks += 1
         self._pairs += message.pairs
 
     def end(self, message: SnapshotEnd) -> None:
         """All chunks are here. Raises `BadRequest` when they are not."""
         if message.chunks != self.chunks:
-            raise BadRequest(
-                f"snapshot of {message.chunks} chunks ended after {self.chunks}"
-            )
+            raise BadRequest(f"snapshot of {message.chunks} chunks ended after {self.chunks}")
         self._history = message.history
         self.is_complete = True
 
@@ -143,9 +129,7 @@ class SnapshotInstall:
         self._history = []
 
 
-def _history(
-    engine: Engine, partition: int, shape: LogShape, newest_ms: int
-) -> list[bytes]:
+def _history(engine: Engine, partition: int, shape: LogShape, newest_ms: int) -> list[bytes]:
     """The last entries up to the shape's end, as far back as request ids matter."""
     entries: list[bytes] = []
     size = 0

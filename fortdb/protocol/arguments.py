@@ -81,9 +81,7 @@ def parse_set(args: list[bytes], now_ms: int) -> SetOptions:
         else:
             raise BadRequest(_SYNTAX)
     options = SetOptions(args[1], args[2], **flags, expiry_ms=expiry_ms)
-    if (options.only_if_absent and options.only_if_present) or (
-        options.keep_ttl and expiry_ms is not None
-    ):
+    if (options.only_if_absent and options.only_if_present) or (options.keep_ttl and expiry_ms is not None):
         raise BadRequest(_SYNTAX)
     return options
 
@@ -103,9 +101,7 @@ def parse_getex(args: list[bytes], now_ms: int) -> GetexOptions:
 def parse_expire_seconds(args: list[bytes], now_ms: int) -> int:
     """When `SETEX key seconds value` or `PSETEX key milliseconds value` lets the key end."""
     name = args[0].lower()
-    return _expiry_ms(
-        b"PX" if name == b"psetex" else b"EX", args[2], now_ms, name.decode()
-    )
+    return _expiry_ms(b"PX" if name == b"psetex" else b"EX", args[2], now_ms, name.decode())
 
 
 def parse_expire(args: list[bytes], now_ms: int) -> ExpireOptions:
@@ -120,13 +116,9 @@ def parse_expire(args: list[bytes], now_ms: int) -> ExpireOptions:
     words = {word.upper() for word in args[3:]}
     unknown = words - _EXPIRE_FLAGS.keys()
     if unknown:
-        raise BadRequest(
-            f"Unsupported option {min(unknown).decode('utf-8', 'backslashreplace')}"
-        )
+        raise BadRequest(f"Unsupported option {min(unknown).decode('utf-8', 'backslashreplace')}")
     if b"NX" in words and len(words) > 1:
-        raise BadRequest(
-            "NX and XX, GT or LT options at the same time are not compatible"
-        )
+        raise BadRequest("NX and XX, GT or LT options at the same time are not compatible")
     if {b"GT", b"LT"} <= words:
         raise BadRequest("GT and LT options at the same time are not compatible")
     return ExpireOptions(expiry_ms, **{_EXPIRE_FLAGS[word]: True for word in words})

@@ -81,9 +81,7 @@ _COMMANDS = (
         True,
     ),
     Command("TOUCH", -2, _R, "TOUCH key [key ...]", "The same as EXISTS", 1, True),
-    Command(
-        "MGET", -2, _R, "MGET key [key ...]", "The values of several keys", 1, True
-    ),
+    Command("MGET", -2, _R, "MGET key [key ...]", "The values of several keys", 1, True),
     Command(
         "MSET",
         -3,
@@ -96,12 +94,8 @@ _COMMANDS = (
     ),
     Command("SETNX", 3, _W, "SETNX key value", "Set a key that holds nothing yet", 1),
     Command("SETEX", 4, _W, "SETEX key seconds value", "Set a key with a TTL", 1),
-    Command(
-        "PSETEX", 4, _W, "PSETEX key milliseconds value", "Set a key with a TTL", 1
-    ),
-    Command(
-        "GETSET", 3, _W, "GETSET key value", "Set a key; answers the former value", 1
-    ),
+    Command("PSETEX", 4, _W, "PSETEX key milliseconds value", "Set a key with a TTL", 1),
+    Command("GETSET", 3, _W, "GETSET key value", "Set a key; answers the former value", 1),
     Command("GETDEL", 2, _W, "GETDEL key", "Delete a key; answers the former value", 1),
     Command(
         "GETEX",
@@ -111,9 +105,7 @@ _COMMANDS = (
         "Read a key, change its TTL",
         1,
     ),
-    Command(
-        "APPEND", 3, _W, "APPEND key value", "Append to a value; answers its length", 1
-    ),
+    Command("APPEND", 3, _W, "APPEND key value", "Append to a value; answers its length", 1),
     Command("STRLEN", 2, _R, "STRLEN key", "The length of a value in bytes", 1),
     Command("INCR", 2, _W, "INCR key", "Add one to an integer", 1),
     Command("DECR", 2, _W, "DECR key", "Subtract one from an integer", 1),
@@ -129,12 +121,8 @@ _COMMANDS = (
     ),
     Command("PTTL", 2, _R, "PTTL key", "Milliseconds a key has left", 1),
     Command("EXPIRETIME", 2, _R, "EXPIRETIME key", "When a key ends, Unix seconds", 1),
-    Command(
-        "PEXPIRETIME", 2, _R, "PEXPIRETIME key", "When a key ends, Unix milliseconds", 1
-    ),
-    Command(
-        "EXPIRE", -3, _W, "EXPIRE key seconds [NX|XX|GT|LT]", "Give a key a TTL", 1
-    ),
+    Command("PEXPIRETIME", 2, _R, "PEXPIRETIME key", "When a key ends, Unix milliseconds", 1),
+    Command("EXPIRE", -3, _W, "EXPIRE key seconds [NX|XX|GT|LT]", "Give a key a TTL", 1),
     Command(
         "PEXPIRE",
         -3,
@@ -172,9 +160,7 @@ _COMMANDS = (
     Command("PING", -1, _S, "PING [message]", "Is anybody there?"),
     Command("ECHO", 2, _S, "ECHO message", "The message"),
     Command("QUIT", -1, _S, "QUIT", "Close the connection"),
-    Command(
-        "HELLO", -1, _S, "HELLO [2|3 [SETNAME name]]", "Choose the protocol version"
-    ),
+    Command("HELLO", -1, _S, "HELLO [2|3 [SETNAME name]]", "Choose the protocol version"),
     Command("SELECT", 2, _S, "SELECT 0", "There is one database"),
     Command("AUTH", -2, _S, "AUTH [user] password", "Refused: no users are configured"),
     Command("RESET", 1, _S, "RESET", "Start the session over"),
@@ -239,21 +225,15 @@ def lookup(name: bytes) -> Command | None:
 
 def unknown_command(args: list[bytes]) -> BadRequest:
     """The error for a name that is no command, in Redis' words."""
-    shown = [
-        argument[:128].decode("utf-8", "backslashreplace") for argument in args[:20]
-    ]
+    shown = [argument[:128].decode("utf-8", "backslashreplace") for argument in args[:20]]
     beginning = " ".join(f"'{argument}'" for argument in shown[1:])
-    return BadRequest(
-        f"unknown command '{shown[0]}', with args beginning with: {beginning[:128]}"
-    )
+    return BadRequest(f"unknown command '{shown[0]}', with args beginning with: {beginning[:128]}")
 
 
 def check_arity(command: Command, args: list[bytes]) -> BadRequest | None:
     """The error for a wrong number of arguments, in Redis' words."""
     arity = command.arity
-    if len(args) == arity or (
-        arity < 0 and len(args) >= -arity and _has_whole_pairs(command, args)
-    ):
+    if len(args) == arity or (arity < 0 and len(args) >= -arity and _has_whole_pairs(command, args)):
         return None
     return BadRequest(
         f"wrong number of arguments for '{command.name.lower()}' command; usage: {command.usage}"

@@ -89,9 +89,7 @@ class RequestParser:
 
     def __init__(self) -> None:
         self._reader = Reader()
-        self._straggler: _Straggler | None = (
-            None  # the unfinished command at the end of the input
-        )
+        self._straggler: _Straggler | None = None  # the unfinished command at the end of the input
         self._line = bytearray()  # the unfinished text line
         self._speaks_text: bool | None = None
 
@@ -181,9 +179,7 @@ class _Straggler:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0  # where the next header begins
-        self._left: int | None = (
-            None  # arguments still to come, None before the first header
-        )
+        self._left: int | None = None  # arguments still to come, None before the first header
         self._total = 0
 
     def feed(self, data: bytes) -> bytes | None:
@@ -214,16 +210,10 @@ class _Straggler:
 
     def _header(self, header: bytes, after: int) -> None:
         digits = header[1:]
-        number = (
-            int(digits)
-            if digits.isdigit() and (digits[:1] != b"0" or digits == b"0")
-            else -1
-        )
+        number = int(digits) if digits.isdigit() and (digits[:1] != b"0" or digits == b"0") else -1
         if self._left is None:
             if header[:1] != b"*" or number < 0 or number > ARGUMENTS_MAX:
-                raise ProtocolError(
-                    f"invalid multibulk length; at most {ARGUMENTS_MAX} arguments"
-                )
+                raise ProtocolError(f"invalid multibulk length; at most {ARGUMENTS_MAX} arguments")
             self._left, self._at = number, after
             return
         if header[:1] != b"$":
@@ -232,8 +222,6 @@ class _Straggler:
             raise ProtocolError(f"invalid bulk length; at most {VALUE_BYTES_MAX} bytes")
         self._total += number
         if self._total > COMMAND_BYTES_MAX:
-            raise ProtocolError(
-                f"command is too large; at most {COMMAND_BYTES_MAX} bytes"
-            )
+            raise ProtocolError(f"command is too large; at most {COMMAND_BYTES_MAX} bytes")
         self._left -= 1
         self._at = after + number + 2

@@ -24,9 +24,7 @@ class Scattered:
     join: Callable[[list[bytes]], bytes]
 
 
-def split(
-    command: Command, args: list[bytes], group_of: Callable[[bytes], int]
-) -> Scattered:
+def split(command: Command, args: list[bytes], group_of: Callable[[bytes], int]) -> Scattered:
     """Split by the group of each key; parts come in the order in which their first keys do."""
     groups: dict[int, list[bytes]] = {}
     places: dict[int, list[int]] = {}  # of each part's keys among all keys
@@ -37,9 +35,7 @@ def split(
         places.setdefault(group, []).append(place)
     order = list(places.values())
     if command.name == "MGET":
-        return Scattered(
-            list(groups.values()), lambda replies: _interleave(replies, order)
-        )
+        return Scattered(list(groups.values()), lambda replies: _interleave(replies, order))
     join = _all_ok if command.name == "MSET" else _sum
     return Scattered(list(groups.values()), join)
 

@@ -85,8 +85,7 @@ def information_text(sections: Information, wanted: list[str]) -> bytes:
     """`INFO`: `name:value` lines under `# Section` headings."""
     chosen = {word.lower() for word in wanted} - {"all", "everything", "default"}
     parts = [
-        f"# {title}\r\n"
-        + "".join(f"{name}:{value}\r\n" for name, value in fields.items())
+        f"# {title}\r\n" + "".join(f"{name}:{value}\r\n" for name, value in fields.items())
         for title, fields in sections.items()
         if not chosen or title.lower() in chosen
     ]
@@ -120,9 +119,7 @@ def _hello(session: Session, args: list[bytes]) -> bytes:
             case b"AUTH":
                 raise BadRequest("no users are configured; connect without AUTH")
             case _:
-                raise BadRequest(
-                    f"syntax error in HELLO option '{option.decode('utf-8', 'replace')}'"
-                )
+                raise BadRequest(f"syntax error in HELLO option '{option.decode('utf-8', 'replace')}'")
     session.name, session.resp = name, resp
     fields = [
         (b"server", bulk(b"fortdb")),
@@ -138,9 +135,7 @@ def _hello(session: Session, args: list[bytes]) -> bytes:
 
 def _name(name: bytes) -> bytes:
     if any(byte <= 32 or byte > 126 for byte in name):
-        raise BadRequest(
-            "Client names cannot contain spaces, newlines or special characters."
-        )
+        raise BadRequest("Client names cannot contain spaces, newlines or special characters.")
     return name
 
 
@@ -155,18 +150,14 @@ def _client(session: Session, args: list[bytes]) -> bytes:
             return OK
         case [b"SETINFO", attribute, value]:
             if attribute.upper() not in (b"LIB-NAME", b"LIB-VER"):
-                raise BadRequest(
-                    f"Unrecognized option '{attribute.decode('utf-8', 'replace')}'"
-                )
+                raise BadRequest(f"Unrecognized option '{attribute.decode('utf-8', 'replace')}'")
             session.library[attribute.lower()] = _name(value)
             return OK
         case [b"INFO"] | [b"LIST", *_]:
             return bulk(_describe(session))
         case [b"NO-EVICT" | b"NO-TOUCH", _]:
             return OK
-    raise BadRequest(
-        "unknown CLIENT subcommand or wrong number of arguments; see COMMAND DOCS CLIENT"
-    )
+    raise BadRequest("unknown CLIENT subcommand or wrong number of arguments; see COMMAND DOCS CLIENT")
 
 
 def _describe(session: Session) -> bytes:
@@ -193,16 +184,12 @@ def _command(session: Session, args: list[bytes]) -> bytes:
                 session.resp,
             )
         case b"INFO":
-            return array(
-                [_info(command) if command else b"*-1\r\n" for command in chosen]
-            )
+            return array([_info(command) if command else b"*-1\r\n" for command in chosen])
     raise BadRequest("unknown COMMAND subcommand; COUNT, DOCS, INFO and LIST are known")
 
 
 def _info(command: Command) -> bytes:
-    flag = {CommandKind.WRITE: b"write", CommandKind.ADMIN: b"admin"}.get(
-        command.kind, b"readonly"
-    )
+    flag = {CommandKind.WRITE: b"write", CommandKind.ADMIN: b"admin"}.get(command.kind, b"readonly")
     first = command.first_key
     last = -1 if command.many_keys else first
     return array(
@@ -228,9 +215,7 @@ def _docs(command: Command, resp: int) -> tuple[bytes, bytes]:
 
 def _config(session: Session, args: list[bytes], settings: Mapping[str, str]) -> bytes:
     if args[1].upper() != b"GET" or len(args) < 3:
-        raise BadRequest(
-            "CONFIG takes GET pattern only; settings are changed in the configuration file"
-        )
+        raise BadRequest("CONFIG takes GET pattern only; settings are changed in the configuration file")
     patterns = [compile_glob(pattern.lower()) for pattern in args[2:]]
     found = [
         (bulk(name.encode()), bulk(value.encode()))

@@ -40,9 +40,7 @@ def split_line(line: bytes) -> list[bytes]:
 def quote(value: bytes) -> bytes:
     """The value as one word in double quotes, printable, such that `split_line` gives it back."""
     parts = [
-        _UNESCAPES.get(byte)
-        or (bytes((byte,)) if 32 <= byte < 127 else b"\\x%02x" % byte)
-        for byte in value
+        _UNESCAPES.get(byte) or (bytes((byte,)) if 32 <= byte < 127 else b"\\x%02x" % byte) for byte in value
     ]
     return b'"' + b"".join(parts) + b'"'
 
@@ -76,10 +74,7 @@ def _quoted(line: bytes, at: int, word: bytearray) -> int:
                 if following == mark:
                     byte, at = following, at + 1
             elif (
-                following == ord("x")
-                and at + 3 < len(line)
-                and line[at + 2] in _HEX
-                and line[at + 3] in _HEX
+                following == ord("x") and at + 3 < len(line) and line[at + 2] in _HEX and line[at + 3] in _HEX
             ):
                 byte, at = int(line[at + 2 : at + 4], 16), at + 3
             else:

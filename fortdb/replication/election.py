@@ -16,9 +16,7 @@ from dataclasses import replace
 from fortdb.model import NodeRecord, NodeState, Partition, PartitionRecord, same_disk
 
 
-def first_record(
-    partition: Partition, nodes: Mapping[str, NodeRecord]
-) -> PartitionRecord | None:
+def first_record(partition: Partition, nodes: Mapping[str, NodeRecord]) -> PartitionRecord | None:
     """The record of a partition that never had one: led by its first live replica, alone in sync."""
     for name in partition.replicas:
         node = nodes.get(name)
@@ -54,28 +52,18 @@ def elect(
         return None
     order = _order(record, partition)
     candidates = [
-        nodes[name]
-        for name in order
-        if name in nodes and nodes[name].state is not NodeState.FAILED
+        nodes[name] for name in order if name in nodes and nodes[name].state is not NodeState.FAILED
     ]
     candidates.sort(key=lambda node: node.state is NodeState.DRAINING)
-    continued = [
-        node for node in candidates if record.isr[node.name] == node.incarnation
-    ]
-    restarted = [
-        node
-        for node in candidates
-        if same_disk(record.isr[node.name], node.incarnation)
-    ]
+    continued = [node for node in candidates if record.isr[node.name] == node.incarnation]
+    restarted = [node for node in candidates if same_disk(record.isr[node.name], node.incarnation)]
     chosen = next(iter(continued or restarted), None)
     if chosen is None:
         return None
     isr = {node.name: node.incarnation for node in continued}
     isr[chosen.name] = chosen.incarnation
     former = nodes.get(record.leader or "")
-    former_is_over = (
-        former is not None and record.isr.get(former.name) != former.incarnation
-    )
+    former_is_over = former is not None and record.isr.get(former.name) != former.incarnation
     return replace(
         record,
         leader=chosen.name,
@@ -92,16 +80,12 @@ def seize(record: PartitionRecord, node: NodeRecord) -> PartitionRecord:
         leader=node.name,
         epoch=record.epoch + 1,
         isr={node.name: node.incarnation},
-        replicas=record.replicas
-        if node.name in record.replicas
-        else (*record.replicas, node.name),
+        replicas=record.replicas if node.name in record.replicas else (*record.replicas, node.name),
         handover=False,
     )
 
 
-def preferred_leader(
-    record: PartitionRecord, partition: Partition | None
-) -> str | None:
+def preferred_leader(record: PartitionRecord, partition: Partition | None) -> str | None:
     """Who ought to lead when everybody is well: an operator's choice, else the layout's first."""
     order = _order(record, partition)
     return order[0] if order else None

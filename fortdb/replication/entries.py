@@ -75,9 +75,7 @@ class Entry(NamedTuple):
     requests: list[Identified]
 
 
-def encode_operation(
-    operation: Operation, request: RequestId | None = None, reply: bytes = b""
-) -> bytes:
+def encode_operation(operation: Operation, request: RequestId | None = None, reply: bytes = b"") -> bytes:
     """The bytes of one operation; the last operation of a request carries its id and its reply."""
     kind, key, value, expiry_ms = operation
     if request is None:
@@ -86,13 +84,9 @@ def encode_operation(
     return b"".join((head, _REQUEST.pack(*request, len(reply)), key, value, reply))
 
 
-def encode_entry(
-    epoch: int, offset: int, timestamp_ms: int, operations: list[bytes]
-) -> bytes:
+def encode_entry(epoch: int, offset: int, timestamp_ms: int, operations: list[bytes]) -> bytes:
     """An entry of already encoded operations."""
-    body = _HEADER.pack(0, epoch, offset, timestamp_ms)[_CRC_BYTES:] + b"".join(
-        operations
-    )
+    body = _HEADER.pack(0, epoch, offset, timestamp_ms)[_CRC_BYTES:] + b"".join(operations)
     return crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 
@@ -119,21 +113,15 @@ def decode_entry(entry: bytes, offset: int) -> Entry:
         requests: list[Identified] = []
         at, end = _HEADER.size, len(entry)
         while at < end:
-            kind, identified, key_length, value_length, expiry_ms = (
-                _OPERATION.unpack_from(entry, at)
-            )
+            kind, identified, key_length, value_length, expiry_ms = _OPERATION.unpack_from(entry, at)
             at += _OPERATION.size
             reply_length = 0
             if identified:
-                session, sequence, watermark, reply_length = _REQUEST.unpack_from(
-                    entry, at
-                )
+                session, sequence, watermark, reply_length = _REQUEST.unpack_from(entry, at)
                 at += _REQUEST.size
             middle = at + key_length
             stop = middle + value_length
-            operations.append(
-                Operation(kind, entry[at:middle], entry[middle:stop], expiry_ms)
-            )
+            operations.append(Operation(kind, entry[at:middle], entry[middle:stop], expiry_ms))
             at = stop + reply_length
             if identified:
                 request = RequestId(session, sequence, watermark)

@@ -39,9 +39,7 @@ class LogShape:
         epochs = self.epochs
         if not epochs or epochs[-1][0] != epoch:
             epochs = (*epochs, (epoch, self.last_offset + 1))
-        return LogShape(
-            self.base_offset, self.base_epoch, epochs, self.last_offset + count
-        )
+        return LogShape(self.base_offset, self.base_epoch, epochs, self.last_offset + count)
 
     def truncated(self, offset: int) -> LogShape:
         """The shape without the entries after `offset`."""

@@ -123,9 +123,7 @@ class Leader:
 
         Effects of one request are never split over entries, so that they stay atomic.
         """
-        size = sum(
-            [len(operation.key) + len(operation.value) for operation in operations]
-        )
+        size = sum([len(operation.key) + len(operation.value) for operation in operations])
         if self._proposal_bytes and self._proposal_bytes + size > ENTRY_BYTES_MAX:
             self._append(wall_ms)
         offset = self.log.last_offset + 1
@@ -157,9 +155,7 @@ class Leader:
     def _append(self, wall_ms: int) -> int:
         log = self.log
         log.timestamp_ms = max(log.timestamp_ms, wall_ms)
-        entry = encode_entry(
-            self.epoch, log.last_offset + 1, log.timestamp_ms, self._proposal
-        )
+        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, self._proposal)
         offset = log.append(self.epoch, entry, self._operations)
         self._proposal, self._operations, self._proposal_bytes = [], [], 0
         self.uncommitted_bytes += len(entry)
@@ -176,9 +172,7 @@ class Leader:
     def resign(self) -> list[Waiter]:
         """Leadership is over. Returns the answers that will not come from this replica."""
         if self._proposal:
-            self.log.memory_is_stale = (
-                True  # it remembers requests that never reached the log
-            )
+            self.log.memory_is_stale = True  # it remembers requests that never reached the log
         return [*self.waiting, *self.waiting_synced]
 
     # --- followers ---------------------------------------------------------------------------------
@@ -198,18 +192,13 @@ class Leader:
         self._ask(node, progress, now_ms)
 
     def _ask(self, node: str, progress: Progress, now_ms: int) -> None:
-        self.outbox.append(
-            (node, Query(self.partition, self.epoch, progress.ask(now_ms)))
-        )
+        self.outbox.append((node, Query(self.partition, self.epoch, progress.ask(now_ms))))
 
     def ask_again(self, now_ms: int) -> None:
         """Repeat the question to followers that gave no answer: they may not have known that they
         hold the partition."""
         for node, progress in self.progress.items():
-            if (
-                progress.phase is Phase.PROBE
-                and now_ms - progress.asked_ms > ASK_AGAIN_MS
-            ):
+            if progress.phase is Phase.PROBE and now_ms - progress.asked_ms > ASK_AGAIN_MS:
                 self._ask(node, progress, now_ms)
 
     def follower_down(self, node: str) -> None:
@@ -286,9 +275,7 @@ class Leader:
         self.outbox.append(
             (
                 node,
-                Append(
-                    self.partition, self.epoch, previous, epoch, log.commit, entries
-                ),
+                Append(self.partition, self.epoch, previous, epoch, log.commit, entries),
             )
         )
         progress.sent(len(entries), sum(map(len, entries)))
@@ -360,10 +347,7 @@ class Leader:
             node: incarnation
             for node, incarnation in committed.items()
             if node == self.node
-            or not (
-                is_over(node, incarnation)
-                or self._lags(node, incarnation, now_ms, lag_ms_max)
-            )
+            or not (is_over(node, incarnation) or self._lags(node, incarnation, now_ms, lag_ms_max))
         }
         for node in [node for node in keep if node != self.node and is_leaving(node)]:
             if len(keep) > self.min_in_sync:
@@ -381,10 +365,7 @@ class Leader:
         progress = self.progress.get(node)
         if progress is None:
             return now_ms - self.since_ms > lag_ms_max
-        return (
-            progress.incarnation != incarnation
-            or now_ms - progress.caught_up_ms > lag_ms_max
-        )
+        return progress.incarnation != incarnation or now_ms - progress.caught_up_ms > lag_ms_max
 
     def _may_join(self, node: str, progress: Progress) -> bool:
         """Rule 5: it has reached the commit offset and this epoch's first offset, in this epoch (a
@@ -397,11 +378,7 @@ class Leader:
 
     def ready_to_hand_over(self) -> bool:
         """Whether the planned successor has everything and nothing else is under way."""
-        if (
-            self.transfer_to is None
-            or self.in_sync.proposed is not None
-            or self._proposal
-        ):
+        if self.transfer_to is None or self.in_sync.proposed is not None or self._proposal:
             return False
         progress = self.progress.get(self.transfer_to)
         last = self.log.last_offset

@@ -41,9 +41,7 @@ class ReplicaLog:
         self.commit = applied
         self.applied = applied
         self.synced_offset = shape.last_offset
-        self.timestamp_ms = (
-            0  # of the newest entry; time never runs backwards along a log
-        )
+        self.timestamp_ms = 0  # of the newest entry; time never runs backwards along a log
         self.pending: deque[Pending] = deque()
         self.memory = RequestMemory()
         self.memory_is_stale = False  # the node must read it again from the log

@@ -210,17 +210,13 @@ def encode(message: Message) -> bytes:
     """A message as a frame."""
     match message:
         case Append(partition, epoch, previous_offset, previous_epoch, commit, entries):
-            head = _APPEND.pack(
-                partition, epoch, previous_offset, previous_epoch, commit, len(entries)
-            )
+            head = _APPEND.pack(partition, epoch, previous_offset, previous_epoch, commit, len(entries))
             return frame(Type.APPEND, head + _pack_many(entries))
         case Ack():
             return frame(Type.ACK, _ACK.pack(*message))
         case Heartbeat(sent_ms, lease_ms, claims):
             body = _HEARTBEAT.pack(sent_ms, lease_ms, len(claims))
-            return frame(
-                Type.HEARTBEAT, body + b"".join(_CLAIM.pack(*claim) for claim in claims)
-            )
+            return frame(Type.HEARTBEAT, body + b"".join(_CLAIM.pack(*claim) for claim in claims))
         case HeartbeatAck(sent_ms, accepted):
             body = _SENT.pack(sent_ms, len(accepted))
             return frame(
@@ -263,29 +259,20 @@ def decode(kind: int, body: bytes) -> Message:
     try:
         match kind:
             case Type.APPEND:
-                partition, epoch, previous_offset, previous_epoch, commit, count = (
-                    _APPEND.unpack_from(body)
-                )
+                partition, epoch, previous_offset, previous_epoch, commit, count = _APPEND.unpack_from(body)
                 entries = _unpack_many(body, _APPEND.size)
                 if len(entries) != count:
                     raise ValueError("entry count")
-                return Append(
-                    partition, epoch, previous_offset, previous_epoch, commit, entries
-                )
+                return Append(partition, epoch, previous_offset, previous_epoch, commit, entries)
             case Type.ACK:
                 return Ack(*_ACK.unpack(body))
             case Type.HEARTBEAT:
                 sent_ms, lease_ms, count = _HEARTBEAT.unpack_from(body)
-                claims = [
-                    Claim(*fields)
-                    for fields in _CLAIM.iter_unpack(body[_HEARTBEAT.size :])
-                ]
+                claims = [Claim(*fields) for fields in _CLAIM.iter_unpack(body[_HEARTBEAT.size :])]
                 return Heartbeat(sent_ms, lease_ms, claims)
             case Type.HEARTBEAT_ACK:
                 sent_ms, count = _SENT.unpack_from(body)
-                return HeartbeatAck(
-                    sent_ms, list(_PARTITION_EPOCH.iter_unpack(body[_SENT.size :]))
-                )
+                return HeartbeatAck(sent_ms, list(_PARTITION_EPOCH.iter_unpack(body[_SENT.size :])))
             case Type.QUERY:
                 return Query(*_QUERY.unpack(body))
             case Type.REFUSE:
@@ -294,14 +281,10 @@ def decode(kind: int, body: bytes) -> Message:
                 return Align(*_ALIGN.unpack(body))
             case Type.POSITION:
                 partition, epoch, attempt = _QUERY.unpack_from(body)
-                return Position(
-                    partition, epoch, attempt, _shape_of(body[_QUERY.size :])
-                )
+                return Position(partition, epoch, attempt, _shape_of(body[_QUERY.size :]))
             case Type.SNAPSHOT_BEGIN:
                 partition, epoch = _PARTITION_EPOCH.unpack_from(body)
-                return SnapshotBegin(
-                    partition, epoch, _shape_of(body[_PARTITION_EPOCH.size :])
-                )
+                return SnapshotBegin(partition, epoch, _shape_of(body[_PARTITION_EPOCH.size :]))
             case Type.SNAPSHOT_CHUNK:
                 partition, epoch, number = _SNAPSHOT.unpack_from(body)
                 flat = _unpack_many(body, _SNAPSHOT.size)
@@ -313,9 +296,7 @@ def decode(kind: int, body: bytes) -> Message:
                 )
             case Type.SNAPSHOT_END:
                 partition, epoch, number = _SNAPSHOT.unpack_from(body)
-                return SnapshotEnd(
-                    partition, epoch, number, _unpack_many(body, _SNAPSHOT.size)
-                )
+                return SnapshotEnd(partition, epoch, number, _unpack_many(body, _SNAPSHOT.size))
             case Type.SNAPSHOT_ACK:
                 return SnapshotAck(*_SNAPSHOT.unpack(body))
     except Exception as error:
@@ -335,9 +316,7 @@ class Request(NamedTuple):
     command: bytes
 
 
-def encode_request(
-    partition: int, epoch: int, sequence: int, watermark: int, command: bytes
-) -> bytes:
+def encode_request(partition: int, epoch: int, sequence: int, watermark: int, command: bytes) -> bytes:
     """A `Request` frame."""
     body = _REQUEST.pack(partition, epoch, sequence, watermark)
     return FRAME.pack(len(body) + len(command), Type.REQUEST) + body + command
@@ -401,9 +380,7 @@ class FrameReader:
         while end - at >= 5:
             length, kind = FRAME.unpack_from(buffer, at)
             if length > FRAME_BYTES_MAX:
-                raise BadRequest(
-                    f"frame of {length} bytes is larger than {FRAME_BYTES_MAX}"
-                )
+                raise BadRequest(f"frame of {length} bytes is larger than {FRAME_BYTES_MAX}")
             stop = at + 5 + length
             if stop > end:
                 break
@@ -414,9 +391,7 @@ class FrameReader:
 
 
 def _pack_many(parts: list[bytes]) -> bytes:
-    return b"".join(
-        [piece for part in parts for piece in (_LENGTH.pack(len(part)), part)]
-    )
+    return b"".join([piece for part in parts for piece in (_LENGTH.pack(len(part)), part)])
 
 
 def _unpack_many(body: bytes, at: int) -> list[bytes]:
@@ -433,9 +408,7 @@ def _unpack_many(body: bytes, at: int) -> list[bytes]:
 
 
 def _shape_to_bytes(shape: LogShape) -> bytes:
-    return json.dumps(
-        [shape.base_offset, shape.base_epoch, shape.epochs, shape.last_offset]
-    ).encode()
+    return json.dumps([shape.base_offset, shape.base_epoch, shape.epochs, shape.last_offset]).encode()
 
 
 def _shape_of(body: bytes) -> LogShape:

@@ -42,12 +42,8 @@ class Progress:
         self.caught_up_ms = now_ms
         self.asked_ms = now_ms
         self.attempt = 0
-        self._flight: deque[tuple[int, int]] = (
-            deque()
-        )  # (last offset, bytes) of each append sent
-        self._mark: tuple[int, int] | None = (
-            None  # (our last offset, when) to measure lag against
-        )
+        self._flight: deque[tuple[int, int]] = deque()  # (last offset, bytes) of each append sent
+        self._mark: tuple[int, int] | None = None  # (our last offset, when) to measure lag against
 
     def ask(self, now_ms: int) -> int:
         """A question is on its way to the follower; returns which. Only its answer counts."""

@@ -64,9 +64,7 @@ class Replica:
 
     # --- role ---------------------------------------------------------------------------------
 
-    def adopt(
-        self, record: PartitionRecord, min_in_sync: int, now_ms: int, wall_ms: int
-    ) -> bool:
+    def adopt(self, record: PartitionRecord, min_in_sync: int, now_ms: int, wall_ms: int) -> bool:
         """Take over the record that the coordination store holds. True if this replica begins to lead.
 
         A record of a lower epoch than one seen before is not followed (rule 2).
@@ -77,17 +75,13 @@ class Replica:
             self.leading.min_in_sync = min_in_sync
             self.leading.accept_record(record)
             return False
-        mine = (
-            record.leader == self.node and record.isr.get(self.node) == self.incarnation
-        )
+        mine = record.leader == self.node and record.isr.get(self.node) == self.incarnation
         begins = mine and record.epoch > self.epoch and not self.installing
         self._enter(record.epoch, record.leader)
         if begins:
             # Nobody serves before the promises given to the former leader have run out, unless
             # that leader is known to be over.
-            serve_from_ms = (
-                now_ms if record.handover else max(now_ms, self.promised_until_ms)
-            )
+            serve_from_ms = now_ms if record.handover else max(now_ms, self.promised_until_ms)
             self.leading = Leader(
                 self.node,
                 self.partition,
@@ -165,9 +159,7 @@ class Replica:
         if message.offset < shape.last_offset:
             log.truncate_after(message.offset)
         self.aligned = True
-        self.acknowledgements.append(
-            (sender, Ack(self.partition, self.epoch, message.offset))
-        )
+        self.acknowledgements.append((sender, Ack(self.partition, self.epoch, message.offset)))
 
     def heard_append(self, sender: str, message: Append) -> None:
         """Entries from the leader: into the log now, acknowledged after the fsync."""
@@ -209,15 +201,11 @@ class Replica:
         log.commit = log.applied = log.synced_offset = shape.last_offset
         log.state_changed = True
         log.memory_is_stale = True
-        self.acknowledgements.append(
-            (sender, Ack(self.partition, self.epoch, shape.last_offset))
-        )
+        self.acknowledgements.append((sender, Ack(self.partition, self.epoch, shape.last_offset)))
 
     def _tell_position(self, sender: str, attempt: int = 0) -> None:
         shape = LogShape() if self.installing else self.log.shape
-        self.acknowledgements.append(
-            (sender, Position(self.partition, self.epoch, attempt, shape))
-        )
+        self.acknowledgements.append((sender, Position(self.partition, self.epoch, attempt, shape)))
 
     def _commit_up_to(self, commit: int) -> None:
         """The leader's commit offset means something only for an aligned log."""
@@ -229,9 +217,7 @@ class Replica:
     def take_committed(self) -> list[Pending]:
         """Committed entries for the data, as of the moment the batch will be on disk."""
         log, leading = self.log, self.leading
-        return log.take_committed(
-            log.commit if leading is None else leading.commit_with(log.last_offset)
-        )
+        return log.take_committed(log.commit if leading is None else leading.commit_with(log.last_offset))
 
     def synced(self) -> None:
         """Everything taken is on disk."""

@@ -27,7 +27,7 @@ from fortdb.net.front import Slot
 from fortdb.net.gather import Gather
 from fortdb.protocol.commands import Command
 from fortdb.protocol.resp import OK, bulk, payload_of_bulk
-from fortdb.ring.moves import plan, plan_from_json, plan_to_json, verify
+from fortdb.ring.moves import Plan, plan, plan_from_json, plan_to_json, verify
 from fortdb.ring.placement import first_layout, next_layout
 from fortdb.router.service import RouterService
 
@@ -69,16 +69,11 @@ class Admin:
             case ["LAYOUT", "PLAN"]:
                 slot.complete(bulk(plan_to_json(self._plan({})).encode()))
             case ["LAYOUT", "PLAN", options]:
-                slot.complete(
-                    bulk(plan_to_json(self._plan(_options(options))).encode())
-                )
+                slot.complete(bulk(plan_to_json(self._plan(_options(options))).encode()))
             case ["LAYOUT", "APPLY", document]:
                 self._apply(slot, document)
             case ["KEYSPACE", "LIST"]:
-                spaces = [
-                    {"name": name, "ack": space.ack.value}
-                    for name, space in self._keyspaces().items()
-                ]
+                spaces = [{"name": name, "ack": space.ack.value} for name, space in self._keyspaces().items()]
                 slot.complete(bulk(json.dumps(spaces).encode()))
             case ["KEYSPACE", "CREATE", keyspace]:
                 self._create_keyspace(slot, keyspace, "SYNC")
@@ -91,7 +86,7 @@ class Admin:
 
     # --- layout ---------------------------------------------------------------------------------
 
-    def _plan(self, options: Mapping[str, Any]) -> Any:
+    def _plan(self, options: Mapping[str, Any]) -> Plan:
         view = self._service.view
         present = view.layout
         nodes = _nodes_after(view, options)
@@ -105,25 +100,17 @@ class Admin:
                 replication,
                 min_in_sync or replication // 2 + 1,
             )
-        elif options.get("partitions", len(present.partitions)) != len(
-            present.partitions
-        ):
-            raise LayoutError(
-                "partitions: their number is chosen with the first layout and stays"
-            )
+        elif options.get("partitions", len(present.partitions)) != len(present.partitions):
+            raise LayoutError("partitions: their number is chosen with the first layout and stays")
         else:
             target = next_layout(present, nodes, replication, min_in_sync)
         return plan(present, target)
 
     def _apply(self, slot: Slot, document: str) -> None:
         view = self._service.view
-        wanted = plan_from_json(document)
-        verify(wanted, view.layout)
-        unknown = [
-            name
-            for name in wanted.layout.nodes
-            if name not in view.nodes and not _has(view.layout, name)
-        ]
+        base_version, target = plan_from_json(document)
+        verify(base_version, target, view.layout)
+        unknown = [name for name in target.nodes if name not in view.nodes and not _has(view.layout, name)]
         if unknown:
             raise LayoutError(f"nodes that never joined: {', '.join(sorted(unknown))}")
         self._store(
@@ -131,7 +118,7 @@ class Admin:
             lambda: write_layout(
                 self._session.store,
                 self._session.keys,
-                wanted.layout,
+                target,
                 view.layout_revision,
             ),
             "the layout was changed by somebody else meanwhile; make a new plan",
@@ -146,9 +133,7 @@ class Admin:
             raise BadRequest(f"no partition {partition!r}; there are {known}")
         if record.leader is None:
             raise Unavailable(f"partition {partition} has no leader")
-        self._service.call(
-            record.leader, [b"LEADER", b"MOVE", partition.encode(), node.encode()], slot
-        )
+        self._service.call(record.leader, [b"LEADER", b"MOVE", partition.encode(), node.encode()], slot)
 
     # --- keyspaces ------------------------------------------------------------------------------------
 
@@ -157,9 +142,7 @@ class Admin:
 
     def _create_keyspace(self, slot: Slot, name: str, ack: str) -> None:
         if not name or "/" in name:
-            raise BadRequest(
-                "a keyspace's name is the part of its keys before the first '/'"
-            )
+            raise BadRequest("a keyspace's name is the part of its keys before the first '/'")
         try:
             keyspace = Keyspace(name, Ack(ack.lower()))
         except ValueError:
@@ -180,9 +163,7 @@ class Admin:
         revision = self._service.view.keyspaces_revision
         self._store(
             slot,
-            lambda: write_keyspaces(
-                self._session.store, self._session.keys, keyspaces, revision
-            ),
+            lambda: write_keyspaces(self._session.store, self._session.keys, keyspaces, revision),
             "the keyspaces were changed by somebody else meanwhile; try again",
         )
 
@@ -255,8 +236,7 @@ class Admin:
             ],
             "nodes": [_node(name, view, reports.get(name)) for name in _names(view)],
             "keyspaces": [
-                {"name": name, "ack": keyspace.ack.value}
-                for name, keyspace in view.keyspaces.items()
+                {"name": name, "ack": keyspace.ack.value} for name, keyspace in view.keyspaces.items()
             ],
         }
 
@@ -271,9 +251,7 @@ def _options(text: str) -> dict[str, Any]:
     for name, value in options.items():
         wanted = _PLAN_OPTIONS.get(name)
         if wanted is None:
-            raise BadRequest(
-                f"unknown option {name!r}; there are {', '.join(_PLAN_OPTIONS)}"
-            )
+            raise BadRequest(f"unknown option {name!r}; there are {', '.join(_PLAN_OPTIONS)}")
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise BadRequest(f"option {name} must be of type {wanted.__name__}")
     return options
@@ -291,14 +269,10 @@ def _nodes_after(view: ClusterView, options: Mapping[str, Any]) -> dict[str, Nod
             nodes[node.name] = NodeSpec(node.zone)
     for name in options.get("remove", ()):
         if nodes.pop(name, None) is None:
-            raise LayoutError(
-                f"cannot remove {name!r}: no such node; there are {', '.join(sorted(nodes))}"
-            )
+            raise LayoutError(f"cannot remove {name!r}: no such node; there are {', '.join(sorted(nodes))}")
     for name, weight in options.get("weights", {}).items():
         if name not in nodes:
-            raise LayoutError(
-                f"cannot weigh {name!r}: no such node; there are {', '.join(sorted(nodes))}"
-            )
+            raise LayoutError(f"cannot weigh {name!r}: no such node; there are {', '.join(sorted(nodes))}")
         if not isinstance(weight, (int, float)) or isinstance(weight, bool):
             raise LayoutError(f"weight of {name} must be a number")
         nodes[name] = replace(nodes[name], weight=float(weight))
@@ -306,9 +280,7 @@ def _nodes_after(view: ClusterView, options: Mapping[str, Any]) -> dict[str, Nod
 
 
 def _names(view: ClusterView) -> list[str]:
-    return sorted(
-        {*view.nodes, *(view.layout.nodes if view.layout is not None else ())}
-    )
+    return sorted({*view.nodes, *(view.layout.nodes if view.layout is not None else ())})
 
 
 def _partition(
@@ -318,9 +290,7 @@ def _partition(
     reports: Mapping[str, Any],
 ) -> dict[str, object]:
     if record is None:
-        nothing: dict[str, object] = dict.fromkeys(
-            ("leader", "preferred", "last_offset", "commit_offset")
-        )
+        nothing: dict[str, object] = dict.fromkeys(("leader", "preferred", "last_offset", "commit_offset"))
         return {
             **nothing,
             "replicas": list(wanted),
@@ -344,20 +314,14 @@ def _partition(
     }
 
 
-def _node(
-    name: str, view: ClusterView, report: Mapping[str, Any] | None
-) -> dict[str, object]:
+def _node(name: str, view: ClusterView, report: Mapping[str, Any] | None) -> dict[str, object]:
     node = view.nodes.get(name)
     spec = view.layout.nodes.get(name) if view.layout is not None else None
     leads = sum(record.leader == name for record in view.records.values())
     report = report or {}
     return {
         "name": name,
-        "zone": node.zone
-        if node is not None
-        else spec.zone
-        if spec is not None
-        else "",
+        "zone": node.zone if node is not None else spec.zone if spec is not None else "",
         "state": node.state.value if node is not None else "down",
         "reason": node.reason if node is not None else "its lease has ended",
         "client_address": node.client_address if node is not None else "",

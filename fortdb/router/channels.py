@@ -35,9 +35,7 @@ class Unanswered:
 
     __slots__ = ("command", "deadline_ms", "is_write", "slot", "was_sent")
 
-    def __init__(
-        self, command: bytes, slot: Completes, is_write: bool, deadline_ms: int
-    ) -> None:
+    def __init__(self, command: bytes, slot: Completes, is_write: bool, deadline_ms: int) -> None:
         self.command = command
         self.slot = slot
         self.is_write = is_write
@@ -65,9 +63,7 @@ class Channel:
         """Send a request, or keep it until there is a leader to send it to."""
         unanswered = self._unanswered
         if len(unanswered) >= CHANNEL_REQUESTS_MAX:
-            request.slot.complete(
-                Busy(f"{len(unanswered)} requests wait for {self.name} already").wire()
-            )
+            request.slot.complete(Busy(f"{len(unanswered)} requests wait for {self.name} already").wire())
             return
         sequence = self._next
         self._next += 1
@@ -76,11 +72,7 @@ class Channel:
         if wire is not None and wire.is_up:
             request.was_sent = True
             watermark = next(iter(unanswered))
-            wire.write(
-                encode_request(
-                    self.partition, self.epoch, sequence, watermark, request.command
-                )
-            )
+            wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
     def answered(self, sequence: int, reply: bytes, wire: Wire) -> None:
         """The answer to a request. What a former leader still says after the request was sent to
@@ -111,11 +103,7 @@ class Channel:
         for sequence, request in self._unanswered.items():
             self.retries_total += request.was_sent
             request.was_sent = True
-            wire.write(
-                encode_request(
-                    self.partition, self.epoch, sequence, watermark, request.command
-                )
-            )
+            wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
     def time_out(self, now_ms: int, failed: Callable[[FortError], None]) -> None:
         """Answer what is past its deadline, saying whether it may have been applied."""
@@ -129,15 +117,9 @@ class Channel:
             request.slot.complete(error.wire())
 
     def _timed_out(self, request: Unanswered) -> FortError:
-        leader = (
-            f"its leader {self.leader} did not answer"
-            if self.leader
-            else "it has no leader"
-        )
+        leader = f"its leader {self.leader} did not answer" if self.leader else "it has no leader"
         if request.is_write and request.was_sent:
             return OutcomeUnknown(
                 f"partition {self.name}: {leader} in time; the write may or may not have been applied"
             )
-        return Unavailable(
-            f"partition {self.name}: {leader} in time; nothing was applied, try again"
-        )
+        return Unavailable(f"partition {self.name}: {leader} in time; nothing was applied, try again")

@@ -32,4 +32,3 @@ def _channels(service: RouterService) -> Iterator[Metric]:
         waiting.add_metric([channel.name], len(channel))
         retries.add_metric([channel.name], channel.retries_total)
     yield from (waiting, retries)
-

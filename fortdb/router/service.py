@@ -93,9 +93,7 @@ class RouterService:
             if record is not former.records.get(record.partition):
                 partition = self.tokens.by_name(record.partition)
                 if partition is not None:
-                    self._route(
-                        self.channels[partition.id], record.leader, record.epoch
-                    )
+                    self._route(self.channels[partition.id], record.leader, record.epoch)
 
     def _link_nodes(self, view: ClusterView) -> None:
         for node in view.nodes.values():
@@ -114,9 +112,7 @@ class RouterService:
                     heard=self._heard,
                 )
         known = view.layout.nodes if view.layout is not None else {}
-        for name in [
-            name for name in self.links if name not in view.nodes and name not in known
-        ]:
+        for name in [name for name in self.links if name not in view.nodes and name not in known]:
             self.links.pop(name).close()
 
     def _route(self, channel: Channel, leader: str | None, epoch: int) -> None:
@@ -142,9 +138,7 @@ class RouterService:
         """What `CONFIG GET` shows."""
         return self._settings
 
-    def execute(
-        self, connection: ClientConnection, command: Command, args: list[bytes]
-    ) -> bytes | Slot:
+    def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Send a command on; its slot is completed when the answer is here."""
         name = command.name
         self.requests_total[name] = self.requests_total.get(name, 0) + 1
@@ -159,17 +153,13 @@ class RouterService:
                     "the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply"
                 )
             if name == "SCAN":
-                return self._send(
-                    connection, tokens, parse_integer(args[1]), command, args
-                )
+                return self._send(connection, tokens, parse_integer(args[1]), command, args)
             if name == "DBSIZE":
                 return self._count(connection)
             keys = keys_of(command, args)
             for key in keys:
                 if len(key) > KEY_BYTES_MAX:
-                    raise BadRequest(
-                        f"key of {len(key)} bytes is longer than {KEY_BYTES_MAX}"
-                    )
+                    raise BadRequest(f"key of {len(key)} bytes is longer than {KEY_BYTES_MAX}")
             if len(keys) > 1:
                 return self._scatter(connection, tokens, command, args)
             if name == "GET" and len(args) == 3:
@@ -188,14 +178,10 @@ class RouterService:
         args: list[bytes],
     ) -> Slot:
         slot = connection.slot()
-        self._request(
-            tokens.partition_of(token).id, pack_command(tuple(args)), command, slot
-        )
+        self._request(tokens.partition_of(token).id, pack_command(tuple(args)), command, slot)
         return slot
 
-    def _request(
-        self, partition: int, payload: bytes, command: Command, slot: Completes
-    ) -> None:
+    def _request(self, partition: int, payload: bytes, command: Command, slot: Completes) -> None:
         deadline_ms = self.loop.now_ms + self._deadline_ms
         is_write = command.kind is CommandKind.WRITE
         self.channels[partition].send(Unanswered(payload, slot, is_write, deadline_ms))
@@ -207,17 +193,13 @@ class RouterService:
         command: Command,
         args: list[bytes],
     ) -> Slot:
-        scattered = split(
-            command, args, lambda key: tokens.partition_of(token_of(key)).id
-        )
+        scattered = split(command, args, lambda key: tokens.partition_of(token_of(key)).id)
         slot = connection.slot()
         gather = Gather(slot, len(scattered.commands), scattered.join)
         for index, part in enumerate(scattered.commands):
             token = token_of(keys_of(command, part)[0])
             payload = pack_command(tuple(part))
-            self._request(
-                tokens.partition_of(token).id, payload, command, gather.part(index)
-            )
+            self._request(tokens.partition_of(token).id, payload, command, gather.part(index))
         return slot
 
     def _count(self, connection: ClientConnection) -> Slot:
@@ -228,9 +210,7 @@ class RouterService:
             channel.send(Unanswered(_DBSIZE, gather.part(index), False, deadline_ms))
         return slot
 
-    def _stale(
-        self, connection: ClientConnection, tokens: TokenMap, args: list[bytes]
-    ) -> Slot:
+    def _stale(self, connection: ClientConnection, tokens: TokenMap, args: list[bytes]) -> Slot:
         """Ask any replica that is up, followers first: the answer may be old."""
         if args[2].upper() != b"STALE":
             raise BadRequest("syntax error: GET key [STALE]")
@@ -238,13 +218,9 @@ class RouterService:
         record = self.view.records.get(partition.name)
         replicas = list(record.replicas if record is not None else partition.replicas)
         replicas.sort(key=lambda name: record is not None and name == record.leader)
-        up = [
-            name for name in replicas if name in self.links and self.links[name].is_up
-        ]
+        up = [name for name in replicas if name in self.links and self.links[name].is_up]
         if not up:
-            raise Unavailable(
-                f"no replica of partition {partition.name} can be reached"
-            )
+            raise Unavailable(f"no replica of partition {partition.name} can be reached")
         slot = connection.slot()
         self.call(up[0], [b"STALE", b"%d" % partition.id, *args[:2]], slot)
         return slot

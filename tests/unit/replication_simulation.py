@@ -74,9 +74,7 @@ class Node:
         self.asked: PartitionRecord | None = None
 
     def read_log(self, first: int, last: int, bytes_max: int) -> list[bytes]:
-        return [
-            self.disk.log[offset] for offset in range(first, min(last, first + 3) + 1)
-        ]
+        return [self.disk.log[offset] for offset in range(first, min(last, first + 3) + 1)]
 
     def tick(self, crash: str = "") -> None:
         """One tick of the node, ending in a crash 'before' or 'after' the write if asked for."""
@@ -153,9 +151,7 @@ class Node:
             if cluster.is_linked(self.name, name):
                 follower = cluster.nodes[name].replica
                 until_ms = cluster.now_ms + LEASE_MS
-                if follower.promise(
-                    self.name, leader.epoch, leader.log.commit, until_ms
-                ):
+                if follower.promise(self.name, leader.epoch, leader.log.commit, until_ms):
                     leader.heard_promise(name, until_ms, cluster.now_ms)
 
     def serves(self) -> bool:
@@ -173,9 +169,7 @@ class Node:
         if leader is None or not self.serves() or not leader.enough_in_sync():
             return None
         ask = Ask(key, value)
-        offset = leader.propose(
-            [Operation(Kind.PUT, key, value)], None, b"+OK", self.cluster.now_ms
-        )
+        offset = leader.propose([Operation(Kind.PUT, key, value)], None, b"+OK", self.cluster.now_ms)
         leader.wait(offset, ask, b"+OK")
         return ask
 
@@ -186,11 +180,7 @@ class Node:
         leader = self.replica.leading
         assert leader is not None
         known = leader.overlay.get(key)
-        return (
-            (known[0].value, False)
-            if known is not None
-            else (self.disk.data.get(key), True)
-        )
+        return (known[0].value, False) if known is not None else (self.disk.data.get(key), True)
 
 
 class Cluster:
@@ -202,9 +192,7 @@ class Cluster:
         self.record: PartitionRecord | None = None
         self.disks = {name: Disk(f"disk-{name}") for name in PARTITION.replicas}
         self.nodes: dict[str, Node] = {}
-        self.registered: dict[
-            str, tuple[str, int]
-        ] = {}  # name -> (incarnation, lease ends)
+        self.registered: dict[str, tuple[str, int]] = {}  # name -> (incarnation, lease ends)
         self.cuts: set[frozenset[str]] = set()
         self.wires: dict[tuple[str, str], deque[Message]] = {}
         self.acknowledged: list[Ask] = []
@@ -240,11 +228,7 @@ class Cluster:
             self._relink(name)
 
     def is_linked(self, one: str, other: str) -> bool:
-        return (
-            one in self.nodes
-            and other in self.nodes
-            and frozenset((one, other)) not in self.cuts
-        )
+        return one in self.nodes and other in self.nodes and frozenset((one, other)) not in self.cuts
 
     def send(self, sender: str, to: str, message: Message) -> None:
         if self.is_linked(sender, to):
@@ -275,11 +259,7 @@ class Cluster:
         if leading is not None:
             progress = leading.progress.get(follower)
             incarnation = self.nodes[follower].incarnation
-            if (
-                progress is None
-                or progress.phase is Phase.DOWN
-                or progress.incarnation != incarnation
-            ):
+            if progress is None or progress.phase is Phase.DOWN or progress.incarnation != incarnation:
                 leading.follower_up(follower, incarnation, self.now_ms)
 
     # --- the coordination store ------------------------------------------------------------------
@@ -320,13 +300,11 @@ class Cluster:
         """A node sees the present record."""
         node = self.nodes[name]
         if self.record is not None:
-            if node.replica.adopt(
-                self.record, self.min_in_sync, self.now_ms, self.now_ms
-            ):
+            if node.replica.adopt(self.record, self.min_in_sync, self.now_ms, self.now_ms):
                 epoch = node.replica.epoch
-                assert (
-                    self.led.setdefault(epoch, node.incarnation) == node.incarnation
-                ), "two leaders, one epoch"
+                assert self.led.setdefault(epoch, node.incarnation) == node.incarnation, (
+                    "two leaders, one epoch"
+                )
                 for other in self.nodes:
                     if other != name and self.is_linked(name, other):
                         self._greet(name, other)
@@ -394,6 +372,4 @@ class Cluster:
             for operation in decode_entry(entry, offset).operations:
                 written.add((operation.key, operation.value))
         for ask in self.acknowledged:
-            assert (ask.key, ask.value) in written, (
-                f"acknowledged write {ask.key!r}={ask.value!r} is lost"
-            )
+            assert (ask.key, ask.value) in written, f"acknowledged write {ask.key!r}={ask.value!r} is lost"

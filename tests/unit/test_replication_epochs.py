@@ -22,9 +22,7 @@ def histories(draw: st.DrawFn) -> tuple[Epochs, Epochs]:
     shared = sorted(draw(st.lists(st.integers(1, 4), max_size=8)))
     low = shared[-1] if shared else 1
     ours = sorted(draw(st.lists(st.sampled_from([low, low + 2, low + 4]), max_size=6)))
-    theirs = sorted(
-        draw(st.lists(st.sampled_from([low, low + 3, low + 5]), max_size=6))
-    )
+    theirs = sorted(draw(st.lists(st.sampled_from([low, low + 3, low + 5]), max_size=6)))
     return shared + ours, shared + theirs
 
 
@@ -33,11 +31,7 @@ def test_common_offset_is_the_last_one_with_the_same_epoch(
     logs: tuple[Epochs, Epochs],
 ) -> None:
     ours, theirs = logs
-    same = [
-        i
-        for i in range(1, min(len(ours), len(theirs)) + 1)
-        if ours[i - 1] == theirs[i - 1]
-    ]
+    same = [i for i in range(1, min(len(ours), len(theirs)) + 1) if ours[i - 1] == theirs[i - 1]]
     found = common_offset(shape_of(ours), shape_of(theirs))
     # By the log matching property equal epochs at an offset mean equal prefixes; the generated
     # logs only have it where no epoch of one branch is followed by a shared one, so look from below.
@@ -65,14 +59,10 @@ def test_trimmed_logs_meet_at_the_same_offset_or_need_a_snapshot(
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.data())
-def test_shape_knows_the_epoch_of_every_offset_it_holds(
-    epochs: Epochs, data: st.DataObject
-) -> None:
+def test_shape_knows_the_epoch_of_every_offset_it_holds(epochs: Epochs, data: st.DataObject) -> None:
     epochs = sorted(epochs)
     base = data.draw(st.integers(0, len(epochs)))
     end = data.draw(st.integers(base, len(epochs)))
     shape = shape_of(epochs, base).truncated(end)
-    assert [shape.epoch_at(i) for i in range(max(base, 1), end + 1)] == epochs[
-        max(base, 1) - 1 : end
-    ]
+    assert [shape.epoch_at(i) for i in range(max(base, 1), end + 1)] == epochs[max(base, 1) - 1 : end]
     assert shape.last_epoch == (epochs[end - 1] if end else 0)

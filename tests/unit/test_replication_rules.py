@@ -72,10 +72,7 @@ def test_rule_3_too_few_in_sync_refuse_a_write_before_it_begins() -> None:
     cluster.keep_alive(leader.name)
     cluster.tend(leader.name)
     last = leader.replica.log.last_offset
-    assert (
-        leader.replica.leading is not None
-        and not leader.replica.leading.enough_in_sync()
-    )
+    assert leader.replica.leading is not None and not leader.replica.leading.enough_in_sync()
     assert leader.write(b"k", b"v") is None
     leader.tick()
     assert leader.replica.log.last_offset == last
@@ -117,9 +114,7 @@ def test_rule_4_a_lost_answer_of_the_store_keeps_the_larger_set() -> None:
     assert (dead.name, dead.incarnation) not in leading.in_sync.members()
 
 
-def test_rule_5_and_9_a_restarted_replica_is_out_of_the_isr_until_it_has_caught_up() -> (
-    None
-):
+def test_rule_5_and_9_a_restarted_replica_is_out_of_the_isr_until_it_has_caught_up() -> None:
     cluster, leader, follower, _ = ready()
     cluster.crash(follower.name)
     cluster.start(follower.name)
@@ -198,9 +193,7 @@ def test_rule_9_an_emptied_disk_never_leads() -> None:
     assert cluster.record is not None
     epoch = cluster.record.epoch
     cluster.control()
-    assert cluster.record.epoch == epoch, (
-        "only the emptied node is there: nobody is elected"
-    )
+    assert cluster.record.epoch == epoch, "only the emptied node is there: nobody is elected"
     cluster.settle()
     cluster.check()
 
@@ -210,16 +203,12 @@ def test_rule_10_a_follower_acknowledges_only_what_it_has_written() -> None:
     leader.write(b"k", b"v")
     leader.tick()
     cluster.deliver(leader.name, follower.name)
-    assert not cluster.wires.get((follower.name, leader.name)), (
-        "received is not written"
-    )
+    assert not cluster.wires.get((follower.name, leader.name)), "received is not written"
     follower.tick()
     assert cluster.wires[(follower.name, leader.name)]
 
 
-def test_rules_11_and_14_a_leader_whose_lease_was_revoked_serves_no_read_beside_the_next_one() -> (
-    None
-):
+def test_rules_11_and_14_a_leader_whose_lease_was_revoked_serves_no_read_beside_the_next_one() -> None:
     cluster, old, new, other = ready()
     old.beat()
     cluster.revoke(old.name)  # old does not know, and believes in its lease
@@ -256,9 +245,7 @@ def test_rule_16_a_retried_request_is_applied_once_by_the_next_leader() -> None:
     leading = old.replica.leading
     assert leading is not None
     request = RequestId(session=7, sequence=1, watermark=1)
-    leading.propose(
-        [Operation(Kind.PUT, b"n", b"1")], request, b":1\r\n", cluster.now_ms
-    )
+    leading.propose([Operation(Kind.PUT, b"n", b"1")], request, b":1\r\n", cluster.now_ms)
     exchange(cluster)
     cluster.crash(old.name)
     cluster.now_ms += LEASE_MS + 1
@@ -301,9 +288,7 @@ def test_a_follower_that_was_away_catches_up_from_the_log() -> None:
     cluster.settle()
     current = cluster.nodes[cluster.record.leader or ""] if cluster.record else leader
     assert current.replica.leading is not None
-    assert all(
-        p.phase is Phase.STREAM for p in current.replica.leading.progress.values()
-    )
+    assert all(p.phase is Phase.STREAM for p in current.replica.leading.progress.values())
     cluster.check()
 
 

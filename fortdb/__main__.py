@@ -1,4 +1,4 @@
-"""`python -m fortdb.cli`: the same as `fortdb`."""
+"""`python -m fortdb` is the `fortdb` command."""
 
 from fortdb.cli.main import main
 

@@ -1,0 +1,144 @@
+"""The side port of every process: /healthz, /readyz and /metrics over HTTP, on a thread of its own.
+
+Health says that the process is in order, readiness that it can serve now; both answer 200 or 503
+with a line of JSON. Metrics are in Prometheus' text format, read from the server's own counters at
+the moment of the scrape, so that the hot path only counts.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from fortdb.errors import ConfigError
+
+_REQUEST_S_MAX = 5.0  # a scraper that says nothing for so long is cut off
+_BUCKETS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether all is in order, in one word, and why not."""
+
+    ok: bool
+    state: str
+    reason: str
+
+
+class LatencyHistogram:
+    """Counts durations in Prometheus' cumulative buckets, 0.1 ms to 10 s. For one thread."""
+
+    __slots__ = ("_counts", "_sum_s")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(_BUCKETS_S) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """`count` things took so long."""
+        self._counts[bisect_left(_BUCKETS_S, seconds)] += count
+        self._sum_s += seconds * count
+
+    def family(
+        self, name: str, documentation: str, labels: Mapping[str, str] | None = None
+    ) -> HistogramMetricFamily:
+        """As a scrape shows it."""
+        labels = labels or {}
+        family = HistogramMetricFamily(name, documentation, labels=list(labels))
+        buckets, total = [], 0
+        for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        family.add_metric(list(labels.values()), buckets, self._sum_s)
+        return family
+
+
+class StatusServer:
+    """Serves from `start` to `close`. The callables are asked on the threads of the requests."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        health: Callable[[], Health],
+        ready: Callable[[], Health],
+        metrics: Callable[[], Iterable[Metric]],
+    ) -> None:
+        """Raises `ConfigError` if the address cannot be had."""
+        self._checks = {"/healthz": health, "/readyz": ready}
+        self._families = _Families(metrics)
+        handler = type("Handler", (_Handler,), {"status": self})
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as error:
+            raise ConfigError(
+                f"status.port: cannot listen on {host}:{port}: {error.strerror or error}; "
+                "choose another port or stop the process that holds it"
+            ) from None
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """Status, content type and body for a path."""
+        if path == "/metrics":
+            return 200, CONTENT_TYPE_LATEST, generate_latest(self._families)
+        check = self._checks.get(path)
+        if check is None:
+            return 404, "text/plain", b"there are /healthz, /readyz and /metrics\n"
+        health = check()
+        body = json.dumps({"ok": health.ok, "state": health.state, "reason": health.reason})
+        return 200 if health.ok else 503, "application/json", body.encode() + b"\n"
+
+
+class _Families(Collector):
+    """What `generate_latest` takes for a registry."""
+
+    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    status: StatusServer
+    timeout = _REQUEST_S_MAX
+    server_version = "fortdb"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        code, kind, body = self.status.answer(self.path.partition("?")[0])
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A scrape every few seconds is no event."""
