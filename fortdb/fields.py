@@ -125,7 +125,7 @@ class Fields:
             raise self.wrong(f"lacks the field {field!r}")
         value = self._fields[field]
         if not is_right(value):
-            raise self.wrong(f"has a wrong {field!r}: it must be {wanted}, not {value!r:.80}")
+            raise self.wrong(f"is wrong: {field!r} must be {wanted}, not {value!r:.80}")
         return value
 
 

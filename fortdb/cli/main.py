@@ -27,6 +27,9 @@ COMMANDS = {
     "leader": "fortdb.cli.leader",
     "layout": "fortdb.cli.layout",
     "keyspace": "fortdb.cli.keyspace",
+    "local": "fortdb.cli.local",
+    "ring": "fortdb.cli.ring",
+    "config": "fortdb.cli.config",
     "node": "fortdb.cli.serve",
     "router": "fortdb.cli.serve",
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fortdb.cli.health import Health, Level, health_of
 from fortdb.cli.settings import Settings, json_option
+from fortdb.client.health import Health, Level, health_of
 from fortdb.client.status import NodeStatus, PartitionStatus, RingStatus
 
 STATUS_COLORS = {Level.HEALTHY: "green", Level.DEGRADED: "yellow", Level.UNAVAILABLE: "red"}

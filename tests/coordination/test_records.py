@@ -60,14 +60,17 @@ node_records = st.builds(
 
 @st.composite
 def layouts(draw: st.DrawFn) -> Layout:
-    tokens = sorted(draw(st.sets(st.integers(0, (1 << 64) - 1), max_size=6)))
+    tokens = sorted(draw(st.sets(st.integers(0, (1 << 64) - 1), min_size=1, max_size=6)))
+    nodes = draw(st.dictionaries(names, st.builds(NodeSpec, texts, weights), min_size=1, max_size=4))
+    replication = draw(st.integers(1, len(nodes)))
+    orders = st.permutations(sorted(nodes)).map(lambda order: tuple(order[:replication]))
     return Layout(
         version=draw(st.integers(1, 1 << 40)),
-        replication=draw(st.integers(1, 5)),
-        min_in_sync=draw(st.integers(1, 5)),
-        nodes=draw(st.dictionaries(names, st.builds(NodeSpec, texts, weights), max_size=4)),
+        replication=replication,
+        min_in_sync=draw(st.integers(1, replication)),
+        nodes=nodes,
         partitions=tuple(
-            Partition(number, f"p{number}", token, draw(several_names)) for number, token in enumerate(tokens)
+            Partition(number, f"p{number}", token, draw(orders)) for number, token in enumerate(tokens)
         ),
     )
 
