@@ -23,13 +23,14 @@ election time-outs, 2 s with its defaults. A lease may end later than asked, nev
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
 
-from fortdb.coordination.clock import boottime_ms
+from fortdb.clock import steady_ms
 from fortdb.coordination.gateway import (
     Connection,
     Endpoint,
@@ -130,10 +131,8 @@ class EtcdStore:
             raise lease_lost(lease)
 
     def revoke(self, lease: int) -> None:
-        try:
+        with contextlib.suppress(LeaseLost):  # it has ended: what was asked for
             self._ask("lease/revoke", {"ID": str(lease)}, repeatable=True)
-        except LeaseLost:
-            pass  # it has ended: what was asked for
 
     # --- watches ------------------------------------------------------------------------------------
 
@@ -151,12 +150,12 @@ class EtcdStore:
 
     def _ask(self, path: str, body: dict[str, Any], repeatable: bool) -> dict[str, Any]:
         """One request to the first endpoint that takes it; the theory says who may be asked twice."""
-        deadline_ms = boottime_ms() + self._request_ms_max
+        deadline_ms = steady_ms() + self._request_ms_max
         reasons: list[str] = []
         for turn in range(len(self._endpoints)):
             index = (self._preferred + turn) % len(self._endpoints)
             endpoint = self._endpoints[index]
-            left_ms = deadline_ms - boottime_ms()
+            left_ms = deadline_ms - steady_ms()
             if left_ms <= 0:
                 break
             share_ms = left_ms / (len(self._endpoints) - turn)
@@ -206,10 +205,8 @@ class EtcdWatch:
             self._closed = True
             if self._response is not None:
                 # Wakes the reader without freeing what it reads from; it closes the connection itself.
-                try:
+                with contextlib.suppress(OSError, ValueError, RuntimeError):  # the reader was faster
                     self._response.raw.shutdown()
-                except (OSError, ValueError, RuntimeError):
-                    pass  # the reader was faster
 
     def _stream(self) -> Iterator[tuple[Event, ...]]:
         """One connection's worth of batches. Raises `_Silence` when it has been quiet too long."""

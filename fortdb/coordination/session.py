@@ -15,6 +15,7 @@ does not own the store; close the session first, then the store.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from fortdb.coordination.clock import boottime_ms
+from fortdb.clock import steady_ms
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.records import apply_events, view_of
 from fortdb.coordination.registration import Registration
@@ -65,7 +66,7 @@ class Session:
         registration: NodeRecord | None = None,
         lease_ttl_ms: int = 0,
         on_lease: Callable[[int], None] = lambda valid_until_ms: None,
-        clock: Callable[[], int] = boottime_ms,
+        clock: Callable[[], int] = steady_ms,
         relist_ms: int = RELIST_MS,
     ) -> None:
         self.store = store
@@ -130,14 +131,12 @@ class Session:
                 self._watch.close()
         if self._registration is not None:
             self._registration.stop()
-        try:
+        with contextlib.suppress(queue.Full):  # then the worker is awake and looks at `_stopping`
             self._work.put_nowait(None)
-        except queue.Full:
-            pass  # the worker is awake and looks at `_stopping`
-        deadline_ms = boottime_ms() + CLOSE_MS_MAX
+        deadline_ms = steady_ms() + CLOSE_MS_MAX
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(max(deadline_ms - boottime_ms(), 0) / 1000)
+                thread.join(max(deadline_ms - steady_ms(), 0) / 1000)
         if revoke and self._registration is not None:
             self._registration.revoke()
 

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from fortdb.coordination.clock import boot_id as this_boot_id
-from fortdb.coordination.clock import boottime_ms
+from fortdb.clock import boot_id as this_boot_id
+from fortdb.clock import steady_ms
 from fortdb.coordination.pool import Pool, Watches
 from fortdb.coordination.store import Event, Listing, Versioned
 from fortdb.errors import LeaseLost, StoreConflict, StoreUnavailable, WatchLost
@@ -67,7 +67,7 @@ class SqliteStore:
         path: Path | str,
         request_ms_max: int = REQUEST_MS_MAX,
         history_revisions: int = HISTORY_REVISIONS,
-        clock: Callable[[], int] = boottime_ms,
+        clock: Callable[[], int] = steady_ms,
         boot_id: str | None = None,
     ) -> None:
         self._path = Path(path)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from fortdb.errors import BadRequest, FortError, ProtocolError
+from fortdb.errors import FortError, ProtocolError
 from fortdb.limits import OUTPUT_SOFT_BYTES, OUTPUT_STUCK_MS, PENDING_COMMANDS_MAX
 from fortdb.net.loop import Loop
 from fortdb.net.stream import Listener, Outbox, Stream
@@ -87,7 +87,7 @@ class ClientConnection(Stream):
         self.slots: deque[Slot] = deque()
         self._front = front
         self._parser = RequestParser()
-        self._backlog: deque[list[bytes] | BadRequest] = deque()
+        self._backlog: deque[list[bytes] | FortError] = deque()
         self._held_bytes = 0  # in slots that are filled and wait for those before them
 
     def received(self, data: bytes) -> None:
@@ -149,7 +149,7 @@ class ClientConnection(Stream):
                 self.pause()
                 return
             request = backlog.popleft()
-            if type(request) is list:
+            if isinstance(request, list):
                 execute(self, request)
             else:
                 self.reply(request.wire())

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from fortdb.net.clock import steady_ms
+from fortdb.clock import steady_ms
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT

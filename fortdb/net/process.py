@@ -43,7 +43,7 @@ def on_loop(loop: Loop, ask: Callable[[], T], otherwise: T) -> T:
     def run() -> None:
         try:
             answer.set_result(ask())
-        except Exception as error:  # the scrape fails, the server goes on
+        except Exception as error:  # noqa: BLE001  the scrape fails, the server goes on
             answer.set_exception(error)
 
     loop.call_soon(run)

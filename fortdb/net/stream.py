@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+from fortdb.clock import steady_ms
 from fortdb.errors import ConfigError
 from fortdb.limits import RECEIVE_BYTES
 from fortdb.net.loop import READ, WRITE, Loop
@@ -26,12 +27,6 @@ class Outbox:
         dirty, self.dirty = self.dirty, []
         for stream in dirty:
             stream.flush()
-
-    def abandon(self) -> None:
-        """Close every connection that has something to send, unsent."""
-        dirty, self.dirty = self.dirty, []
-        for stream in dirty:
-            stream.close("the answer came after the lease had ended")
 
 
 class Stream:
@@ -147,6 +142,7 @@ class Stream:
             self.close(f"cannot receive: {error}")
             return
         if data:
+            self.loop.now_ms = steady_ms()  # what arrived, arrived before: see rule 14 in node/service.py
             self.received(data)
         else:
             self.close("closed by the other side")

@@ -18,12 +18,12 @@ from typing import TypeVar
 
 import structlog
 
+from fortdb.clock import wall_ms
 from fortdb.coordination.operations import read_record, take_controller, write_record
 from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, NotLeader, StoreConflict, Unavailable
 from fortdb.limits import DRAIN_MS_MAX, HANDOVER_MS_MAX
 from fortdb.model import ClusterView, NodeState, Partition, PartitionRecord
-from fortdb.net.clock import wall_ms
 from fortdb.node.disk import open_replica, wipe_replica
 from fortdb.node.service import Hosted, NodeService
 from fortdb.replication.election import elect, first_record, preferred_leader
@@ -129,7 +129,7 @@ class Control:
                 "leading",
                 partition=replica.name,
                 epoch=replica.epoch,
-                isr=sorted(record.isr),
+                isr=",".join(sorted(record.isr)),
                 by="handover" if record.handover else "election",
             )
             service.links.greet_followers(hosted)
@@ -218,7 +218,7 @@ class Control:
             self._is_leaving,
         )
         if change is not None:
-            log.info("isr_change", partition=hosted.replica.name, isr=sorted(change.isr))
+            log.info("isr_change", partition=hosted.replica.name, isr=",".join(sorted(change.isr)))
             self._ask(hosted, change)
             return
         leader.ask_again(now_ms)
@@ -394,8 +394,8 @@ class Control:
             partition=partition.name,
             leader=change.leader,
             epoch=change.epoch,
-            isr=sorted(change.isr),
-            replicas=change.replicas,
+            isr=",".join(sorted(change.isr)),
+            replicas=",".join(change.replicas),
         )
 
         def done(outcome: PartitionRecord | FortError | None) -> None:

@@ -7,9 +7,9 @@ new entries to followers, writes one batch with one fsync for all partitions, an
                                 -> one batch: log, data, state; fsync
                                 -> acknowledge to leaders, answer clients
 
-A request is executed only while the partition's leases hold at the tick's beginning, and its answer
-leaves only if they still hold when it is sent (`_flush`): a process that was paused in between closes
-its connections instead of telling what was true before the pause (rule 14).
+A request is executed only while the partition's leases hold at a moment after it was received
+(`Stream.readable` reads the clock after the socket): whoever sent it had begun to wait before anybody
+else could lead, so an answer that leaves later, even after a pause, tells nothing stale (rule 14).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from time import perf_counter
 
 import structlog
 
+from fortdb.clock import steady_ms, wall_ms
 from fortdb.errors import (
     BadRequest,
     Busy,
@@ -34,8 +35,8 @@ from fortdb.errors import (
 )
 from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
 from fortdb.model import Ack, ClusterView
-from fortdb.net.clock import steady_ms, wall_ms
 from fortdb.net.front import Slot
+from fortdb.net.gather import Part
 from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
@@ -63,9 +64,7 @@ from fortdb.storage.values import expiry_of
 
 log = structlog.get_logger(__name__)
 
-AnySlot = Slot | RequestSlot
-
-_FOREVER = 1 << 62
+AnySlot = Slot | RequestSlot | Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class NodeService:
         self.refusal: FortError | None = None  # why no write is accepted at all, say a full disk
         self.links = Links(self)
         self.held_count = 0
-        self.requests_total: dict[str, int] = dict.fromkeys(HANDLERS, 0)
+        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, "SCAN", "DBSIZE"), 0)
         self.errors_total: dict[str, int] = {}
         self.leader_changes_total = 0
         self.commit_latency = LatencyHistogram()
@@ -160,7 +159,6 @@ class NodeService:
         self._early: dict[int, list[Held]] = {}  # requests that came before the partition's record
         self._touched: dict[Hosted, None] = {}
         self._jobs = ThreadPoolExecutor(1, "fortdb-jobs")
-        self._answer_until_ms = _FOREVER
         self._wall_ms = wall_ms()
         loop.call_every(settings.heartbeat_ms, self._heartbeat)
         loop.call_every(100, self._sweep)
@@ -251,8 +249,6 @@ class NodeService:
     ) -> None:
         leader = hosted.replica.leading
         assert leader is not None
-        if hosted.serve_until_ms < self._answer_until_ms:
-            self._answer_until_ms = hosted.serve_until_ms
         name = command.name
         self.requests_total[name] += 1
         if request is not None and command.kind is CommandKind.WRITE:
@@ -280,6 +276,12 @@ class NodeService:
                 self._check_writable(leader)
         except FortError as error:
             self._fail(slot, error)
+            return
+        except Exception as error:
+            log.exception("command_failed", command=name, partition=hosted.replica.name)
+            self._fail(
+                slot, BadRequest(f"this is a fault in fortdb ({type(error).__name__}); see the node's log")
+            )
             return
         if execution.operations:
             offset = leader.propose(execution.operations, request, reply, now_ms)
@@ -379,10 +381,10 @@ class NodeService:
         self._touched.clear()
         for hosted in touched:
             self._send_entries(hosted)
-        self._flush()
+        self.outbox.flush()
         if touched:
             self._write(touched)
-            self._flush()
+            self.outbox.flush()
             self.tick_latency.observe(perf_counter() - began)
         self._wall_ms = wall_ms()
 
@@ -456,20 +458,6 @@ class NodeService:
                 self.loop.tick_again()
                 return
         self.links.answer_all(hosted.replica.acknowledgements)
-
-    def _flush(self) -> None:
-        """Send what has collected, unless the leases under which it was read have ended."""
-        if steady_ms() < self._answer_until_ms:
-            self.outbox.flush()
-        else:
-            log.warning(
-                "answers_withheld",
-                reason="the process was paused for longer than its lease",
-            )
-            self.outbox.abandon()
-        self._answer_until_ms = _FOREVER
-
-    # --- readiness ---------------------------------------------------------------------------------
 
     def refresh(self, hosted: Hosted) -> None:
         """Work out until when requests may be executed, and execute those that waited."""

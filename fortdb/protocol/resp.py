@@ -15,9 +15,10 @@ Source: the RESP specification (redis.io/docs/reference/protocol-spec), inline c
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hiredis import ProtocolError as HiredisError
-from hiredis import Reader
+from hiredis import Reader, pack_command
 
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.limits import (
@@ -52,6 +53,12 @@ def integer(value: int) -> bytes:
 def bulk(value: bytes) -> bytes:
     """A bulk string reply."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def pack(arguments: Sequence[bytes]) -> bytes:
+    """A request as a RESP array."""
+    packed: bytes = pack_command(tuple(arguments))  # type: ignore[arg-type]  # its stub says one-tuple
+    return packed
 
 
 def array(items: list[bytes]) -> bytes:

@@ -128,7 +128,7 @@ def decode_entry(entry: bytes, offset: int) -> Entry:
                 requests.append(Identified(request, entry[stop:at]))
         if at != end:
             raise ValueError("length")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever unpacking raises
         raise StorageFailed(
             f"the log entry at offset {offset} is damaged ({error}); the replica must be rebuilt from another"
         ) from None

@@ -299,7 +299,7 @@ def decode(kind: int, body: bytes) -> Message:
                 return SnapshotEnd(partition, epoch, number, _unpack_many(body, _SNAPSHOT.size))
             case Type.SNAPSHOT_ACK:
                 return SnapshotAck(*_SNAPSHOT.unpack(body))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever unpacking raises
         raise BadRequest(f"frame of type {kind} cannot be decoded: {error}") from None
     raise BadRequest(f"frame of unknown type {kind}")
 

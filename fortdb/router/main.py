@@ -11,13 +11,13 @@ import structlog
 
 import fortdb
 from fortdb import log as logs
+from fortdb.clock import steady_ms
 from fortdb.config import RouterConfig
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.open import open_store
 from fortdb.coordination.session import Session
 from fortdb.limits import VALUE_BYTES_MAX
 from fortdb.model import ClusterView
-from fortdb.net.clock import steady_ms
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.process import Latest, on_loop

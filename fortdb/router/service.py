@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
-from hiredis import pack_command
 
 from fortdb.errors import BadRequest, FortError, Unavailable
 from fortdb.limits import KEY_BYTES_MAX
@@ -25,6 +24,7 @@ from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
 from fortdb.protocol.arguments import parse_integer
 from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.resp import pack
 from fortdb.protocol.scatter import split
 from fortdb.replication.messages import (
     Status,
@@ -39,7 +39,7 @@ from fortdb.router.channels import Channel, Unanswered
 log = structlog.get_logger(__name__)
 
 _SWEEP_MS = 50
-_DBSIZE = pack_command((b"DBSIZE",))
+_DBSIZE = pack([b"DBSIZE"])
 
 Administer = Callable[[Slot, Command, list[bytes]], None]
 
@@ -83,9 +83,9 @@ class RouterService:
         former, self.view = self.view, view
         if view.layout is not None and view.layout is not former.layout:
             self.tokens = TokenMap(view.layout)
-            for partition in view.layout.partitions:
-                if partition.id not in self.channels:
-                    self.channels[partition.id] = Channel(partition.id, partition.name)
+            for known in view.layout.partitions:
+                if known.id not in self.channels:
+                    self.channels[known.id] = Channel(known.id, known.name)
         self._link_nodes(view)
         if self.tokens is None:
             return
@@ -178,7 +178,7 @@ class RouterService:
         args: list[bytes],
     ) -> Slot:
         slot = connection.slot()
-        self._request(tokens.partition_of(token).id, pack_command(tuple(args)), command, slot)
+        self._request(tokens.partition_of(token).id, pack(args), command, slot)
         return slot
 
     def _request(self, partition: int, payload: bytes, command: Command, slot: Completes) -> None:
@@ -198,7 +198,7 @@ class RouterService:
         gather = Gather(slot, len(scattered.commands), scattered.join)
         for index, part in enumerate(scattered.commands):
             token = token_of(keys_of(command, part)[0])
-            payload = pack_command(tuple(part))
+            payload = pack(part)
             self._request(tokens.partition_of(token).id, payload, command, gather.part(index))
         return slot
 
@@ -236,7 +236,7 @@ class RouterService:
         number = self._next_call
         self._next_call += 1
         self._calls[number] = (node, slot)
-        link.write(encode_call(number, pack_command(tuple(args))))
+        link.write(encode_call(number, pack(args)))
         self.loop.call_later(self._deadline_ms, partial(self._call_timed_out, number))
 
     def _call_timed_out(self, number: int) -> None:
