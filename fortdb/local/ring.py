@@ -48,6 +48,7 @@ class Shape:
     routers: int = 1
     port: int = CLIENT_PORT
     etcd: tuple[str, ...] = ()
+    cluster: str = "local"
     node_settings: Settings = field(default_factory=dict)
     router_settings: Settings = field(default_factory=dict)
 
@@ -265,7 +266,7 @@ class LocalRing:
             raise ConfigError(f"{self._shape_path} cannot be understood: {error}") from None
         if asked is None:
             return found
-        for name in ("port", "partitions"):
+        for name in ("cluster", "port", "partitions"):
             if getattr(asked, name) != getattr(found, name):
                 raise ConfigError(
                     f"the ring in {self.directory} has {name} {getattr(found, name)}, not "
@@ -309,7 +310,7 @@ class LocalRing:
             if shape.etcd
             else {"sqlite": str(self.directory / "coordinator.sqlite")}
         )
-        config: dict[str, Any] = {"name": name, "cluster": "local", "coordinator": coordinator}
+        config: dict[str, Any] = {"name": name, "cluster": shape.cluster, "coordinator": coordinator}
         for section, port in self._ports(name).items():
             config[section] = {"host": "127.0.0.1", "port": port}
         if name in shape.node_names:

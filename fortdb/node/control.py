@@ -125,6 +125,7 @@ class Control:
         if begins:
             service.leader_changes_total += 1
             hosted.deadlines.clear()
+            hosted.may_return_ms = service.loop.now_ms + service.settings.leader_return_ms
             log.info(
                 "leading",
                 partition=replica.name,

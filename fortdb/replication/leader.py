@@ -356,6 +356,7 @@ class Leader:
             if (
                 keep.get(node) != progress.incarnation
                 and not is_leaving(node)
+                and not is_over(node, progress.incarnation)
                 and self._may_join(node, progress)
             ):
                 keep[node] = progress.incarnation

@@ -15,7 +15,7 @@ from fortdb.coordination.keys import Keys
 from fortdb.coordination.sqlite import SqliteStore
 from fortdb.coordination.store import Event, Store, Watch
 from fortdb.errors import FortError
-from tests.support.etcd import MISSING, EtcdCluster, etcd_is_installed
+from tests.support.etcd import EtcdCluster
 from tests.support.waiting import eventually
 
 _numbers = count(1)
@@ -71,21 +71,6 @@ class Watching:
                 self.batches.append(batch)
         except FortError as error:
             self.error = error
-
-
-@pytest.fixture(scope="session")
-def etcd_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    if not etcd_is_installed():
-        pytest.skip(MISSING)
-    with EtcdCluster(tmp_path_factory.mktemp("etcd")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def etcd(etcd_cluster: EtcdCluster) -> Iterator[EtcdCluster]:
-    """The cluster for a test that breaks it; whole again afterwards."""
-    yield etcd_cluster
-    etcd_cluster.restore()
 
 
 @pytest.fixture(params=["sqlite", "etcd"])

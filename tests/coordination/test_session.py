@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from fortdb.coordination.clock import boottime_ms
+from fortdb.clock import steady_ms
 from fortdb.coordination.operations import (
     read_keyspaces,
     read_layout,
@@ -68,7 +68,7 @@ class Owner:
             on_view=self.views.append,
             registration=registration,
             lease_ttl_ms=self.place.lease_ms,
-            on_lease=lambda until_ms: self.leases.append((boottime_ms(), until_ms)),
+            on_lease=lambda until_ms: self.leases.append((steady_ms(), until_ms)),
             relist_ms=relist_ms,
         )
         self.session.start()
@@ -173,7 +173,7 @@ def test_the_owner_counts_its_lease_from_the_send(place: Place) -> None:
             return getattr(inner, name)
 
         def keepalive(self, lease: int) -> None:
-            sent.append(boottime_ms())
+            sent.append(steady_ms())
             inner.keepalive(lease)
             held_up.wait(late_ms / 1000)
 
@@ -185,7 +185,7 @@ def test_the_owner_counts_its_lease_from_the_send(place: Place) -> None:
         on_view=lambda view: None,
         registration=node("n1"),
         lease_ttl_ms=2_000,
-        on_lease=lambda until_ms: leases.append((boottime_ms(), until_ms)),
+        on_lease=lambda until_ms: leases.append((steady_ms(), until_ms)),
     )
     session.start()
     eventually("two renewals", lambda: len(leases) >= 3)

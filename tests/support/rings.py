@@ -1,0 +1,117 @@
+"""Real rings for tests: processes on free ports, ended with the test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fortdb.client import PartitionStatus, RingStatus
+from fortdb.client.health import Level, health_of
+from fortdb.local.ring import LocalRing, Settings, Shape
+from tests.support.waiting import eventually
+
+LEASE_MS = 3_000
+SMALL: Settings = {
+    "coordinator": {"lease_ttl_ms": LEASE_MS},
+    "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
+}
+
+_numbers = itertools.count(1)
+_OFFSETS = [base + index for base in (0, 100, 200, 300, 400) for index in range(6)]
+
+
+def free_port() -> int:
+    """A first port whose companions are free too, below those that the kernel gives out by itself."""
+    for attempt in range(200):
+        port = 10_000 + (os.getpid() * 7 + next(_numbers) * 20 + attempt * 500) % 20_000
+        if all(map(_is_free, (port + offset for offset in _OFFSETS))):
+            return port
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def running_ring(
+    directory: Path,
+    *,
+    etcd: tuple[str, ...] = (),
+    nodes: int = 3,
+    routers: int = 1,
+    partitions: int = 6,
+    node: Mapping[str, Mapping[str, object]] = SMALL,
+    router: Mapping[str, Mapping[str, object]] | None = None,
+) -> Iterator[LocalRing]:
+    """A healthy ring; every process of it is killed at the end."""
+    ring = LocalRing(
+        directory,
+        Shape(
+            nodes=nodes,
+            partitions=partitions,
+            routers=routers,
+            port=free_port(),
+            etcd=etcd,
+            cluster=f"test-{os.getpid()}-{next(_numbers)}",
+            node_settings=node,
+            router_settings=router or {},
+        ),
+    )
+    try:
+        ring.up()
+        yield ring
+    except BaseException:
+        for process in ring.processes.values():
+            print(f"--- {process.name} (pid {process.pid})\n{process.last_words()}")
+        raise
+    finally:
+        for process in ring.processes.values():
+            process.resume()
+            process.kill()
+
+
+def status_of(ring: LocalRing) -> RingStatus:
+    """What the first router says."""
+    with ring.client() as client:
+        return client.ring()
+
+
+def partition_of(ring: LocalRing, name: str = "p-000") -> PartitionStatus:
+    """One partition's status."""
+    return next(partition for partition in status_of(ring).partitions if partition.name == name)
+
+
+def wait_healthy(ring: LocalRing, within_s: float = 40.0) -> RingStatus:
+    """Until every partition is led and has its full ISR."""
+    eventually(
+        "the ring is healthy", lambda: health_of(status_of(ring)).level is Level.HEALTHY, within_s=within_s
+    )
+    return status_of(ring)
+
+
+def keys_of_partition(ring: LocalRing, name: str, count: int, prefix: str = "key") -> list[str]:
+    """Keys that fall into a partition."""
+    from fortdb.ring.tokens import token_of
+
+    partitions = sorted(status_of(ring).partitions, key=lambda partition: partition.token)
+    found: list[str] = []
+    for number in itertools.count():
+        key = f"{prefix}-{number}"
+        token = token_of(key.encode())
+        holder = [p for p in partitions if p.token <= token][-1:] or partitions[-1:]
+        if holder[0].name == name:
+            found.append(key)
+            if len(found) == count:
+                return found
+    raise AssertionError
