@@ -42,6 +42,10 @@ Done = Callable[[FortError | None], None]
 T = TypeVar("T")
 
 
+def _nobody_waits(error: FortError | None) -> None:
+    """For a switchover that no operator asked for; the log tells."""
+
+
 class Handover:
     """A planned switchover that is under way."""
 
@@ -133,12 +137,12 @@ class Control:
                 isr=",".join(sorted(record.isr)),
                 by="handover" if record.handover else "election",
             )
-            service.links.greet_followers(hosted)
         handover = self._handovers.get(replica.partition)
         if handover is not None and replica.leading is None:
             del self._handovers[replica.partition]
             moved = record.leader == handover.target
             handover.done(None if moved else Unavailable(f"{record.leader} leads {record.partition} now"))
+        service.links.greet_followers(hosted)  # also those whom the record has just added
         service.touch(hosted)
         service.loop.tick_again()
 
@@ -228,21 +232,23 @@ class Control:
         self._maybe_return(hosted, leader, now_ms)
 
     def _maybe_return(self, hosted: Hosted, leader: Leader, now_ms: int) -> None:
-        """Give the partition back to the node that ought to lead it, once that has been well a while."""
+        """Give the partition to the node that ought to lead it: once that has been well a while, or at
+        once if this node is to give it up and every replica of the layout is in sync."""
         wait_ms = self._service.settings.leader_return_ms
-        record = leader.in_sync.record
-        wanted = preferred_leader(record, self._partition(record.partition))
+        record, partition = leader.in_sync.record, self._partition(leader.in_sync.record.partition)
+        wanted = preferred_leader(record, partition)
         if (
-            not wait_ms
-            or wanted in (None, self._name)
-            or not self._is_serving(wanted)
-            or leader.transfer_to is not None
+            partition is not None
+            and self._name not in partition.replicas
+            and all(map(record.isr.__contains__, partition.replicas))
         ):
+            hosted.may_return_ms, wait_ms = now_ms, self._service.settings.heartbeat_ms
+        if wanted in (None, self._name) or not self._is_serving(wanted) or leader.transfer_to is not None:
             hosted.may_return_ms = now_ms + wait_ms
-        elif now_ms >= hosted.may_return_ms:
+        elif wait_ms and now_ms >= hosted.may_return_ms:
             hosted.may_return_ms = now_ms + wait_ms
             assert wanted is not None
-            self._begin_handover(hosted, leader, wanted, record.preferred, lambda error: None)
+            self._begin_handover(hosted, leader, wanted, record.preferred, _nobody_waits)
 
     def _is_over(self, node: str, incarnation: str) -> bool:
         record = self._service.view.nodes.get(node)
@@ -435,7 +441,7 @@ class Control:
                         leader,
                         target,
                         leader.in_sync.record.preferred,
-                        lambda error: None,
+                        _nobody_waits,
                     )
                     busy = True
         if (not busy or now_ms > self._draining_until_ms) and self._drained is not None:

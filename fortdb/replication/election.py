@@ -93,7 +93,8 @@ def preferred_leader(record: PartitionRecord, partition: Partition | None) -> st
 
 def _order(record: PartitionRecord, partition: Partition | None) -> Sequence[str]:
     """ISR members, the one who ought to lead first."""
-    wanted = [record.preferred] if record.preferred else []
-    wanted += partition.replicas if partition else ()
+    layout = partition.replicas if partition else record.replicas
+    wanted = [record.preferred] if record.preferred in layout else []
+    wanted += layout
     wanted += record.replicas
     return [name for name in dict.fromkeys(wanted) if name in record.isr]
