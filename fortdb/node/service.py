@@ -118,7 +118,7 @@ class Hosted:
         self.serve_until_ms = 0  # requests are executed before this moment
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
-        self.deadlines: deque[tuple[int, int]] = deque()  # (when, offset): writes that wait for a commit
+        self.proposed: deque[tuple[float, int]] = deque()  # (when, offset): writes that wait for a commit
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
 
@@ -186,7 +186,7 @@ class NodeService:
         replica = hosted.replica
         if (epoch and epoch < replica.epoch) or (replica.leading is None and epoch <= replica.epoch):
             slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
-        elif hosted.held or hosted.serve_until_ms <= self.loop.now_ms or epoch > replica.epoch:
+        elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command):
             self._hold(hosted, Held(slot, command, args, request, epoch, self._deadline_ms()))
         else:
             self._run(hosted, slot, command, args, request)
@@ -289,7 +289,7 @@ class NodeService:
                 leader.wait_synced(offset, slot, reply)
             else:
                 leader.wait(offset, slot, reply)
-            hosted.deadlines.append((self._deadline_ms(), offset))
+            hosted.proposed.append((perf_counter(), offset))
             self.touch(hosted)
         elif execution.saw_uncommitted:
             leader.wait(leader.proposed_offset, slot, reply)
@@ -442,10 +442,11 @@ class NodeService:
     def _answer(self, hosted: Hosted, leader: Leader) -> None:
         for _, slot, reply in leader.take_answers():
             slot.complete(reply)
-        deadlines, commit = hosted.deadlines, leader.log.commit
-        while deadlines and deadlines[0][1] <= commit:
-            due_ms, _ = deadlines.popleft()
-            self.commit_latency.observe((self.loop.now_ms - due_ms + self.settings.write_ms_max) / 1000)
+        proposed, commit = hosted.proposed, leader.log.commit
+        if proposed and proposed[0][1] <= commit:
+            now_s = perf_counter()
+            while proposed and proposed[0][1] <= commit:
+                self.commit_latency.observe(now_s - proposed.popleft()[0])
 
     def _acknowledge(self, hosted: Hosted) -> None:
         install = hosted.install
@@ -480,7 +481,7 @@ class NodeService:
             if first.epoch > replica.epoch:
                 return
             if replica.leading is not None and (not first.epoch or first.epoch == replica.epoch):
-                if hosted.serve_until_ms <= self.loop.now_ms:
+                if not self._is_ready(hosted, first.command):
                     return
                 self._unhold(hosted)
                 self._run(hosted, first.slot, first.command, first.args, first.request)
@@ -489,6 +490,20 @@ class NodeService:
                 self._unhold(hosted)
                 first.slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
                 self.loop.tick_again()
+
+    def _is_ready(self, hosted: Hosted, command: Command) -> bool:
+        """Whether the partition can execute a command now. After an election the ISR may be small for a
+        moment: writes wait that long for followers to join, rather than fail."""
+        now_ms = self.loop.now_ms
+        if hosted.serve_until_ms <= now_ms:
+            return False
+        leader = hosted.replica.leading
+        return (
+            leader is None
+            or command.kind is not CommandKind.WRITE
+            or leader.enough_in_sync()
+            or now_ms - leader.since_ms > self.settings.isr_lag_ms_max
+        )
 
     def _unhold(self, hosted: Hosted) -> Held:
         self.held_count -= 1
@@ -516,12 +531,12 @@ class NodeService:
         for hosted in self.hosted.values():
             leader = hosted.replica.leading
             if leader is not None:
-                self._time_out(hosted, leader, now_ms)
+                self._time_out(hosted, leader)
                 self._expire(hosted, leader)
                 self._trim(hosted, leader)
                 self.refresh(hosted)
             else:
-                hosted.deadlines.clear()
+                hosted.proposed.clear()
                 self._trim(hosted, None)
             while hosted.held and hosted.held[0].deadline_ms <= now_ms:
                 held = self._unhold(hosted)
@@ -533,12 +548,13 @@ class NodeService:
                     ),
                 )
 
-    def _time_out(self, hosted: Hosted, leader: Leader, now_ms: int) -> None:
+    def _time_out(self, hosted: Hosted, leader: Leader) -> None:
         """Tell clients whose writes could not be committed in time that the outcome is unknown."""
-        deadlines = hosted.deadlines
+        proposed = hosted.proposed
+        overdue_s = perf_counter() - self.settings.write_ms_max / 1000
         offset = -1
-        while deadlines and deadlines[0][0] <= now_ms:
-            offset = deadlines.popleft()[1]
+        while proposed and proposed[0][0] <= overdue_s:
+            offset = proposed.popleft()[1]
         while leader.waiting and leader.waiting[0].offset <= offset:
             self._fail(
                 leader.waiting.popleft().slot,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 from fortdb.errors import Busy, FortError, OutcomeUnknown, Unavailable
@@ -33,7 +34,7 @@ class Wire(Protocol):
 class Unanswered:
     """A client's request (or the part of one that concerns this partition)."""
 
-    __slots__ = ("command", "deadline_ms", "is_write", "slot", "was_sent")
+    __slots__ = ("began_s", "command", "deadline_ms", "is_write", "slot", "was_sent")
 
     def __init__(self, command: bytes, slot: Completes, is_write: bool, deadline_ms: int) -> None:
         self.command = command
@@ -41,6 +42,7 @@ class Unanswered:
         self.is_write = is_write
         self.deadline_ms = deadline_ms
         self.was_sent = False
+        self.began_s = perf_counter()
 
 
 class Channel:
@@ -74,14 +76,15 @@ class Channel:
             watermark = next(iter(unanswered))
             wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
-    def answered(self, sequence: int, reply: bytes, wire: Wire) -> None:
+    def answered(self, sequence: int, reply: bytes, wire: Wire) -> Unanswered | None:
         """The answer to a request. What a former leader still says after the request was sent to
-        the next one is ignored: only the last to execute it knows what holds."""
+        the next one is ignored: only the last to execute it knows what holds. Returns the request."""
         if wire is not self._wire:
-            return
+            return None
         request = self._unanswered.pop(sequence, None)
         if request is not None:
             request.slot.complete(reply)
+        return request
 
     def route(self, leader: str | None, epoch: int, wire: Wire | None) -> None:
         """Somebody leads in this epoch. What is unanswered goes there if this is news."""

@@ -15,6 +15,9 @@ from fortdb.router.service import RouterService
 def router_metrics(service: RouterService, front: Front) -> Iterable[Metric]:
     """All families of a router."""
     yield from front_metrics(front, service.requests_total, service.errors_total)
+    yield service.latency.family(
+        "fortdb_request_seconds", "From taking in a request to a partition to having its answer"
+    )
     yield from _channels(service)
     yield gauge("fortdb_links_up", "Nodes this router is connected to", _links_up(service))
 

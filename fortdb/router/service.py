@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import perf_counter
 
 import structlog
 
@@ -251,7 +252,9 @@ class RouterService:
             partition, sequence, status, reply = decode_reply(body)
             channel = self.channels[partition]
             if status == Status.DONE:
-                channel.answered(sequence, reply, link)
+                request = channel.answered(sequence, reply, link)
+                if request is not None:
+                    self.latency.observe(perf_counter() - request.began_s)
             elif status == Status.NOT_LEADER:
                 self._heard_hint(channel, reply)
         elif kind == Type.RETURN:

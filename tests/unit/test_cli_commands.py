@@ -338,7 +338,7 @@ def test_a_move_has_arrived_when_the_new_are_in_sync_and_the_old_are_gone() -> N
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     with router({"RING": bulk(ring())}) as (port, _):
-        command = [sys.executable, "-m", "fortdb.cli", "--port", str(port), "status"]
+        command = [sys.executable, "-m", "fortdb", "--port", str(port), "status"]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
         )

@@ -20,7 +20,7 @@ import pytest
 
 from tests.unit.client_servers import RedisServer, free_port, needs_redis, redis_server, scripted_server
 
-COMMAND = [sys.executable, "-m", "fortdb.cli"]
+COMMAND = [sys.executable, "-m", "fortdb"]
 DEADLINE_S = 8.0
 
 IN_TERMINAL = """

@@ -1,0 +1,61 @@
+# FortDB on this machine. `make up` and `make test` are all a newcomer needs.
+
+PYTHON ?= python3
+PORT ?= 5000
+NODES ?= 3
+PARTITIONS ?= 24
+VENV := .venv
+BIN := $(VENV)/bin
+FORTDB := $(BIN)/fortdb
+export FORTDB_PORT = $(PORT)
+
+.PHONY: help up down status ring cli test chaos lint format tools clean
+
+help: ## What there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)'. FortDB needs Python 3.11 or later: install it, or name yours: make up PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version). FortDB needs Python 3.11 or later: name yours with make up PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing FortDB into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+up: $(VENV)/installed ## Start a ring of three nodes and a router on 127.0.0.1:5000, and wait until it serves
+	@if [ -e .fortdb/ring.json ]; then $(FORTDB) local up; else $(FORTDB) local up --port $(PORT) --nodes $(NODES) --partitions $(PARTITIONS); fi
+
+down: $(VENV)/installed ## Stop the ring; the data stays
+	@$(FORTDB) local down
+
+status: $(VENV)/installed ## Nodes, partitions, and whether all is well
+	@$(FORTDB) status
+
+ring: $(VENV)/installed ## A picture of the ring
+	@$(FORTDB) ring
+
+cli: $(VENV)/installed ## An interactive prompt
+	@$(FORTDB)
+
+test: $(VENV)/installed ## Unit, property and integration tests
+	@$(BIN)/python -m pytest -m 'not chaos'
+
+chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
+	@$(BIN)/python -m pytest -m chaos --timeout 1800
+
+lint: $(VENV)/installed ## Style, types, and the one-way dependencies between rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/installed ## Put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+tools: ## Install what the tests start besides FortDB itself (Debian and Ubuntu, as root)
+	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools python3-venv
+
+clean: down ## Stop the ring and throw its data away
+	rm -rf .fortdb
