@@ -71,14 +71,13 @@ def rings(draw: st.DrawFn) -> RingStatus:
 
 def drawn(ring: RingStatus, width: int = 80, *, colored: bool = False) -> str:
     file = io.StringIO()
-    system = "truecolor" if colored else None
     # not from the environment, whose NO_COLOR and COLUMNS would decide
     console = Console(
         file=file,
         width=width,
-        color_system=system,
+        color_system="truecolor" if colored else None,
         force_terminal=colored,
-        _environ={},  # type: ignore[arg-type]
+        _environ={},
     )
     console.print(ring_text(ring, width))
     return file.getvalue()
