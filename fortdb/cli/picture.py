@@ -199,6 +199,7 @@ def _printable(text: str) -> str:
 
 # -- In a terminal ------------------------------------------------------------------------------
 
+COLUMNS_LEAST = 8  # cropped by a terminal that is narrower still
 COLUMNS_MIN, COLUMNS_MAX, COLUMNS_MAX_WIDE = 24, 42, 56
 WIDE = 110  # columns of a terminal that has room for the larger picture
 QUADRANTS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"  # by bits: 1 top left, 2 top right, 4 bottom left, 8 bottom right
@@ -235,7 +236,7 @@ class _RingPicture:
             both.add_row(_Circle(self.ring, columns).text(colored), legend)
             yield both
         else:
-            yield _Circle(self.ring, min(COLUMNS_MAX, width) // 2 * 2).text(colored)
+            yield _Circle(self.ring, max(min(COLUMNS_MAX, width) // 2 * 2, COLUMNS_LEAST)).text(colored)
             yield legend
         yield Text()
         yield from _footer(self.ring, colored)
@@ -320,9 +321,11 @@ class _Circle:
             (f"{len(self._arcs)} partitions", Style.null()),
             (level.name.lower(), Style(color=LEVEL_COLORS[level], bold=True)),
         )
-        room = int(self._bands[-1].inner * 1.8) - 2
+        hole = self._bands[-1].inner
         top = len(rows) // 2 - 1
-        for row, (line, style) in zip(rows[top:], lines, strict=False):
+        for number, (line, style) in enumerate(lines, top):
+            row, edge = rows[number], abs(2 * number + 1 - self._radius) + 1
+            room = int(2 * math.sqrt(max(hole * hole - edge * edge, 0.0)))
             if cell_len(line) == len(line) <= room:
                 start = (self._columns - len(line)) // 2
                 row[start : start + len(line)] = [(one, style if colored else Style.null()) for one in line]

@@ -113,7 +113,7 @@ def test_svg_has_every_partition_and_every_replica(ring: RingStatus) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(rings(), st.integers(60, 160), st.booleans())
+@given(rings(), st.integers(1, 160), st.booleans())
 def test_text_draws_any_ring_within_the_width(ring: RingStatus, width: int, colored: bool) -> None:
     plain = drawn(ring, width)
     assert max(map(cell_len, plain.splitlines())) <= width
