@@ -374,7 +374,7 @@ def _footer(ring: RingStatus, colored: bool) -> Iterator[Text]:
 
 # -- As SVG -------------------------------------------------------------------------------------
 
-SVG_WIDTH, SVG_HEIGHT_MIN = 1080, 720
+SVG_WIDTH, SVG_HEIGHT_MIN = 1120, 720
 CENTER, RADIUS = 350.0, 320.0
 LEADERS_BAND, FOLLOWERS_BAND, BANDS_GAP = 58.0, 30.0, 5.0
 LEGEND_LEFT, LEGEND_TOP, LEGEND_ROW = 720, 168, 34
@@ -511,7 +511,7 @@ def _svg_legend(ring: RingStatus, nodes: tuple[NodeStatus, ...], marks: Mapping[
         line = f"layout {layout.version}, replication {layout.replication}, min_in_sync {layout.min_in_sync}"
         yield _svg_text(left, 86, line, 14, muted)
     yield _svg_text(left, 108, spread_line(ring), 14, muted)
-    for x, word in zip((40, 145, 215, 288, 332), ("node", "zone", "state", "leads", "holds"), strict=True):
+    for x, word in zip((40, 145, 215, 312, 360), ("node", "zone", "state", "leads", "holds"), strict=True):
         yield _svg_text(
             left + x, LEGEND_TOP - 20, word, 12, muted + (' text-anchor="end"' if x > 260 else "")
         )
@@ -538,6 +538,6 @@ def _svg_legend_row(node: NodeStatus, mark: Mark, top: float) -> Iterator[str]:
     yield _svg_text(left + 40, line, _shortened(node.name, 13), 14, 'font-weight="600"')
     yield _svg_text(left + 145, line, _shortened(node.zone, 8), 14)
     yield _svg_text(left + 215, line, _shortened(node.state, 8), 14, f'fill="{color}"')
-    yield _svg_text(left + 288, line, str(node.leads), 14, 'text-anchor="end"')
-    yield _svg_text(left + 332, line, str(node.holds), 14, 'text-anchor="end"')
+    yield _svg_text(left + 312, line, str(node.leads), 14, 'text-anchor="end"')
+    yield _svg_text(left + 360, line, str(node.holds), 14, 'text-anchor="end"')
     yield "</g>"
