@@ -1,7 +1,7 @@
 """Every bound in FortDB, by name, in one place, each with its reason.
 
 Sizes are in bytes, times in milliseconds. What an operator may want to change is a setting in
-`config.py` whose default comes from here; the rest is fixed because two processes must agree on
+`config.py`; what is here is fixed because two processes must agree on
 it or because no other value was found useful.
 """
 
@@ -14,11 +14,16 @@ ARGUMENTS_MAX = 100_000  # of one command; MSET of more is a bulk load and belon
 COMMAND_BYTES_MAX = 32 * 1024 * 1024  # all arguments of one command together
 LINE_BYTES_MAX = 64 * 1024  # a text command is typed by a person or a simple script
 
+REPLY_BYTES_MAX = 32 * 1024 * 1024  # one reply of one partition crosses the ring in one frame
+
 # What a connection may hold.
 RECEIVE_BYTES = 256 * 1024  # read from one connection in one tick, so that none starves others
 OUTPUT_SOFT_BYTES = 1024 * 1024  # with more than this unsent, nothing more is read from a client
+OUTPUT_HARD_BYTES = 64 * 1024 * 1024  # several answers that together are larger: it asks faster than it reads
+INPUT_SOFT_BYTES = 4 * 1024 * 1024  # of requests without an answer before reading pauses
+PEER_OUTPUT_BYTES = 16 * 1024 * 1024  # unsent to a peer before nothing more of it is taken
 OUTPUT_STUCK_MS = 30_000  # output that has not moved for so long: the client is gone
-PENDING_COMMANDS_MAX = 10_000  # unanswered commands of one connection before reading pauses
+PENDING_COMMANDS_MAX = 4_000  # unanswered commands of one connection before reading pauses
 
 # What replication may hold.
 FRAME_BYTES_MAX = 64 * 1024 * 1024  # between our own processes; above COMMAND_BYTES_MAX by design

@@ -18,7 +18,13 @@ from typing import Protocol
 import structlog
 
 from fortdb.errors import FortError, ProtocolError
-from fortdb.limits import OUTPUT_SOFT_BYTES, OUTPUT_STUCK_MS, PENDING_COMMANDS_MAX
+from fortdb.limits import (
+    INPUT_SOFT_BYTES,
+    OUTPUT_HARD_BYTES,
+    OUTPUT_SOFT_BYTES,
+    OUTPUT_STUCK_MS,
+    PENDING_COMMANDS_MAX,
+)
 from fortdb.net.loop import Loop
 from fortdb.net.stream import Listener, Outbox, Stream
 from fortdb.protocol.commands import (
@@ -34,6 +40,7 @@ from fortdb.protocol.session import Session, answer
 log = structlog.get_logger(__name__)
 
 _SWEEP_MS = 1_000
+_FIRST_WINDOW = 64  # commands under way on a connection before the size of its answers is known
 
 
 class Slot:
@@ -89,9 +96,12 @@ class ClientConnection(Stream):
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
         self._held_bytes = 0  # in slots that are filled and wait for those before them
+        self._taken_bytes = 0  # of requests, since nothing was unanswered
+        self._reply_bytes = OUTPUT_SOFT_BYTES // _FIRST_WINDOW  # how large answers have been of late
 
     def received(self, data: bytes) -> None:
         self.last_active_ms = self.loop.now_ms
+        self._taken_bytes += len(data)
         try:
             commands = self._parser.feed(data)
         except ProtocolError as error:
@@ -112,15 +122,20 @@ class ClientConnection(Stream):
 
     def completed(self, slot: Slot, reply: bytes) -> None:
         """Called by a slot."""
-        slots = self.slots
-        self._held_bytes += len(reply)
+        slots, size = self.slots, len(reply)
+        self._held_bytes += size
+        self._reply_bytes = max(size, self._reply_bytes - (self._reply_bytes - size) // 8)
         if not self.is_open or slots[0] is not slot:
             return
         while slots and (ready := slots[0].reply) is not None:
             slots.popleft()
             self._held_bytes -= len(ready)
             self.write(ready)
-        if self._closing:
+        if not slots:
+            self._taken_bytes = 0
+        if self.queued_bytes + self._held_bytes > OUTPUT_HARD_BYTES and self.queued_bytes > size:
+            self.close("asks for more than it reads")
+        elif self._closing:
             if not slots:
                 self.close_after_output()
         elif self._paused and not self._is_full():
@@ -136,9 +151,12 @@ class ClientConnection(Stream):
         self._front.closed(self)
 
     def _is_full(self) -> bool:
+        """Whether to ask for no more on behalf of this client. The answers under way are counted as being
+        as large as those before: a pipeline of small reads is long, one of large values short."""
         return (
             self.queued_bytes + self._held_bytes > OUTPUT_SOFT_BYTES
-            or len(self.slots) >= PENDING_COMMANDS_MAX
+            or len(self.slots) >= min(PENDING_COMMANDS_MAX, OUTPUT_SOFT_BYTES // (self._reply_bytes + 1) + 1)
+            or (self._taken_bytes > INPUT_SOFT_BYTES and len(self.slots) > 0)
         )
 
     def _work(self) -> None:

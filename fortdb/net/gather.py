@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fortdb.errors import FortError
+from fortdb.errors import BadRequest, FortError
+from fortdb.limits import REPLY_BYTES_MAX
+
+_TOO_LARGE = BadRequest(
+    f"the answer would be larger than {REPLY_BYTES_MAX} bytes: ask for fewer keys at once"
+).wire()
 
 
 class Completes(Protocol):
@@ -22,6 +27,7 @@ class Gather:
         self._join = join
         self._replies: list[bytes | None] = [None] * count
         self._missing = count
+        self._bytes = 0
 
     def part(self, index: int) -> Part:
         """Where the reply of one part goes."""
@@ -30,6 +36,9 @@ class Gather:
     def arrived(self, index: int, reply: bytes) -> None:
         """Called by a part."""
         if self._replies[index] is None:
+            self._bytes += len(reply)
+            if self._bytes > REPLY_BYTES_MAX:
+                reply = _TOO_LARGE
             self._replies[index] = reply
             self._missing -= 1
             if not self._missing:

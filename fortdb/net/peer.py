@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from fortdb.errors import BadRequest, FortError
+from fortdb.limits import PEER_OUTPUT_BYTES
 from fortdb.net.loop import WRITE, Loop
 from fortdb.net.stream import Outbox, Stream
 from fortdb.replication.messages import (
@@ -83,10 +85,29 @@ class _FrameStream(Stream):
         self.other: Greeting | None = None
         self._cluster = cluster
         self._reader = FrameReader()
+        self._frames: deque[tuple[int, bytes]] = deque()
 
     def received(self, data: bytes) -> None:
         try:
-            for kind, body in self._reader.feed(data):
+            self._frames.extend(self._reader.feed(data))
+        except BadRequest as error:
+            self._refuse(error)
+        else:
+            self._work()
+
+    def drained(self) -> None:
+        if self._paused:
+            self.loop.call_next(self._work)
+
+    def _work(self) -> None:
+        """Take frames for as long as there is room for what they are answered with."""
+        frames = self._frames
+        try:
+            while frames and self.is_open:
+                if self.queued_bytes > PEER_OUTPUT_BYTES:
+                    self.pause()
+                    return
+                kind, body = frames.popleft()
                 if self.other is not None:
                     self.heard(kind, body)
                 elif kind == Type.HELLO:
@@ -94,15 +115,15 @@ class _FrameStream(Stream):
                     self.greeted(self.other)
                 else:
                     raise BadRequest(f"frame of type {kind} before the greeting")
-                if not self.is_open:
-                    return
         except BadRequest as error:
-            log.warning(
-                "peer_refused",
-                reason=str(error),
-                peer=self.other.name if self.other else "",
-            )
-            self.close(str(error))
+            self._refuse(error)
+            return
+        if self._paused and self.is_open:
+            self.resume()
+
+    def _refuse(self, error: BadRequest) -> None:
+        log.warning("peer_refused", reason=str(error), peer=self.other.name if self.other else "")
+        self.close(str(error))
 
     def greeted(self, other: Greeting) -> None:
         raise NotImplementedError

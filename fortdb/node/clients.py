@@ -14,7 +14,7 @@ from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Gather, sum_of
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
-from fortdb.protocol.arguments import parse_integer
+from fortdb.protocol.arguments import parse_cursor
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import bulk
 from fortdb.protocol.scatter import split
@@ -60,7 +60,7 @@ class NodeClients:
         if tokens is None:
             raise Unavailable("the ring has no layout yet; make one with: fortdb layout plan, layout apply")
         if command.name == "SCAN":
-            return self._submit(connection, self._led(tokens, parse_integer(args[1])), command, args)
+            return self._submit(connection, self._led(tokens, parse_cursor(args[1])), command, args)
         if command.name == "DBSIZE":
             return self._count(connection, command, args)
         keys = keys_of(command, args)

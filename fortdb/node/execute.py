@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fortdb.errors import BadRequest
-from fortdb.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from fortdb.limits import KEY_BYTES_MAX, REPLY_BYTES_MAX, VALUE_BYTES_MAX
 from fortdb.protocol.arguments import (
     ExpireOptions,
     parse_expire,
@@ -194,8 +194,16 @@ def _delete(execution: Execution, args: list[bytes]) -> bytes:
 
 
 def _mget(execution: Execution, args: list[bytes]) -> bytes:
-    values = map(execution.value, args[1:])
-    return array([NIL if value is None else bulk(value) for value in values])
+    replies, size = [], 0
+    for key in args[1:]:
+        value = execution.value(key)
+        replies.append(NIL if value is None else bulk(value))
+        size += len(replies[-1])
+        if size > REPLY_BYTES_MAX:
+            raise BadRequest(
+                f"the answer would be larger than {REPLY_BYTES_MAX} bytes: ask for fewer keys at once"
+            )
+    return array(replies)
 
 
 def _mset(execution: Execution, args: list[bytes]) -> bytes:

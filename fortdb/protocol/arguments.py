@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from fortdb.errors import BadRequest
+from fortdb.model import TOKEN_SPACE
 
 _INTEGER = re.compile(rb"(?:0|-?[1-9][0-9]{0,18})\Z").match
 _SYNTAX = "syntax error"
@@ -21,6 +22,13 @@ def parse_integer(text: bytes) -> int:
     if not -_INT64 <= number < _INT64:
         raise BadRequest("value is not an integer or out of range")
     return number
+
+
+def parse_cursor(text: bytes) -> int:
+    """Where a scan goes on: a token, from 0 to 2^64 - 1."""
+    if not text.isdigit() or len(text) > 20 or int(text) >= TOKEN_SPACE:
+        raise BadRequest("invalid cursor")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +134,7 @@ def parse_expire(args: list[bytes], now_ms: int) -> ExpireOptions:
 
 def parse_scan(args: list[bytes]) -> ScanOptions:
     """Options of `SCAN`."""
-    if not args[1].isdigit() or int(args[1]) >= 1 << 64:
-        raise BadRequest("invalid cursor")
+    cursor = parse_cursor(args[1])
     match: bytes | None = None
     kind: bytes | None = None
     count = 10
@@ -145,7 +152,7 @@ def parse_scan(args: list[bytes]) -> ScanOptions:
                 raise BadRequest(_SYNTAX)
     if count < 1:
         raise BadRequest(_SYNTAX)
-    return ScanOptions(int(args[1]), match, count, kind)
+    return ScanOptions(cursor, match, count, kind)
 
 
 _SET_FLAGS = {

@@ -370,23 +370,31 @@ class FrameReader:
     """Cuts a stream into (type, body) frames; refuses oversize ones at their header."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._chunks: list[bytes] = []
+        self._held_bytes = 0
+        self._wanted_bytes = FRAME.size  # until the next frame can be cut: a large one is joined once
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The frames completed by `data`. Raises `BadRequest` when one is larger than allowed."""
-        buffer = self._buffer + data if self._buffer else data
+        self._chunks.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes < self._wanted_bytes:
+            return []
+        buffer = data if len(self._chunks) == 1 else b"".join(self._chunks)
         frames: list[tuple[int, bytes]] = []
-        at, end = 0, len(buffer)
-        while end - at >= 5:
+        at, end, wanted = 0, len(buffer), FRAME.size
+        while end - at >= FRAME.size:
             length, kind = FRAME.unpack_from(buffer, at)
             if length > FRAME_BYTES_MAX:
                 raise BadRequest(f"frame of {length} bytes is larger than {FRAME_BYTES_MAX}")
-            stop = at + 5 + length
+            stop = at + FRAME.size + length
             if stop > end:
+                wanted = stop - at
                 break
-            frames.append((kind, buffer[at + 5 : stop]))
+            frames.append((kind, buffer[at + FRAME.size : stop]))
             at = stop
-        self._buffer = buffer[at:] if at else buffer
+        self._chunks = [buffer[at:]] if at < end else []
+        self._held_bytes, self._wanted_bytes = end - at, wanted
         return frames
 
 

@@ -23,7 +23,7 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Link
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
-from fortdb.protocol.arguments import parse_integer
+from fortdb.protocol.arguments import parse_cursor
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import pack
 from fortdb.protocol.scatter import split
@@ -154,7 +154,7 @@ class RouterService:
                     "the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply"
                 )
             if name == "SCAN":
-                return self._send(connection, tokens, parse_integer(args[1]), command, args)
+                return self._send(connection, tokens, parse_cursor(args[1]), command, args)
             if name == "DBSIZE":
                 return self._count(connection)
             keys = keys_of(command, args)

@@ -350,7 +350,7 @@ class Cluster:
                 self.watch(name)
                 self.nodes[name].beat()
                 self.nodes[name].tick()
-            while any([self.deliver(*pair) for pair in list(self.wires)]):
+            while any(self.deliver(*pair) for pair in list(self.wires)):
                 pass
             for name in list(self.nodes):
                 self.nodes[name].tick()

@@ -204,6 +204,7 @@ def test_unasked_bytes_make_a_pooled_connection_unusable() -> None:
         deadline_s = monotonic() + 10
         while connection.is_usable():
             assert monotonic() < deadline_s, "the unasked bytes were not noticed"
+        pool.close()
 
 
 @pytest.mark.parametrize("unasked", [b"-ERR bye\r\n", b"-ERR"])

@@ -51,7 +51,7 @@ def test_rule_2_a_replica_refuses_a_lower_epoch_than_it_has_seen() -> None:
 
 
 def test_rule_3_an_answer_waits_for_every_member_of_the_isr() -> None:
-    cluster, leader, quick, slow = ready()
+    cluster, leader, quick, _slow = ready()
     ask = leader.write(b"k", b"v")
     assert ask is not None
     leader.tick()
@@ -231,7 +231,7 @@ def test_rules_11_and_14_a_leader_whose_lease_was_revoked_serves_no_read_beside_
 
 
 def test_rule_14_a_paused_leader_does_not_serve_when_it_wakes() -> None:
-    cluster, leader, one, other = ready()
+    cluster, leader, _one, _other = ready()
     leader.beat()
     assert leader.serves()
     cluster.now_ms += LEASE_MS + 1  # nothing happened in between: it was stopped
