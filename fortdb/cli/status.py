@@ -1,12 +1,17 @@
-"""`fortdb status`: nodes, partitions and a health line."""
+"""`fortdb status`: nodes, partitions and a health line. `!` marks a follower that is not in sync."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from fortdb.cli.settings import Settings, json_option
 from fortdb.client.health import Health, Level, health_of
 from fortdb.client.status import NodeStatus, PartitionStatus, RingStatus
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 STATUS_COLORS = {Level.HEALTHY: "green", Level.DEGRADED: "yellow", Level.UNAVAILABLE: "red"}
 PARTITIONS_SHOWN_MAX = 64  # more than a screen or two; --all shows every one
@@ -44,8 +49,10 @@ def _write_tables(ring: RingStatus, health: Health, show_all: bool) -> None:
 
     console = Console(highlight=False)
     console.print(_nodes_table(ring.nodes))
+    console.print()
     shown = ring.partitions if show_all else _worst_first(ring)[:PARTITIONS_SHOWN_MAX]
     console.print(_partitions_table(shown))
+    console.print()
     if len(shown) < len(ring.partitions):
         console.print(f"... and {len(ring.partitions) - len(shown)} more partitions; --all shows them")
     color = STATUS_COLORS[health.level]
@@ -66,44 +73,62 @@ def _worst_first(ring: RingStatus) -> tuple[PartitionStatus, ...]:
 
 
 def _nodes_table(nodes: tuple[NodeStatus, ...]) -> object:
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table("node", "zone", "state", "leads", "holds", "disk", "free", "address", "version")
+    versions = {node.version for node in nodes if node.version}
+    mixed = len(versions) > 1  # in the middle of an upgrade, say
+    columns = ("node", "zone", "state", "leads", "holds", "disk", "free", "clients at")
+    table = _table(*columns, *(("version",) if mixed else ()))
     for node in nodes:
         color = (
             "green" if node.state == "serving" else "red" if node.state in ("down", "failed") else "yellow"
         )
         table.add_row(
-            node.name,
-            node.zone,
+            escape(node.name),
+            escape(node.zone),
             f"[{color}]{node.state}[/]",
             str(node.leads),
             str(node.holds),
             bytes_text(node.bytes_on_disk),
             bytes_text(node.bytes_free),
             node.client_address,
-            node.version,
+            *((node.version,) if mixed else ()),
         )
     return table
 
 
 def _partitions_table(partitions: tuple[PartitionStatus, ...]) -> object:
-    from rich.table import Table
+    """Followers that are not in sync are red, and told by how many entries they lag."""
+    from rich.markup import escape
 
-    table = Table("partition", "token", "share", "leader", "followers", "in sync", "epoch", "lag", "")
+    table = _table("partition", "from token", "share", "epoch", "leader", "followers", "")
     for partition in partitions:
-        behind = [f"{node} {entries}" for node, entries in partition.lag.items() if entries]
         table.add_row(
-            partition.name,
+            escape(partition.name),
             f"{partition.token:016x}",
             f"{partition.share:.1%}",
-            partition.leader or "[red]none[/]",
-            " ".join(partition.followers),
-            " ".join(partition.isr),
             str(partition.epoch),
-            ", ".join(behind) or "0",
+            escape(partition.leader) if partition.leader else "[red]none[/]",
+            " ".join(_follower(name, partition) for name in partition.followers),
             "moving" if partition.moving else "",
         )
+    return table
+
+
+def _follower(name: str, partition: PartitionStatus) -> str:
+    from rich.markup import escape
+
+    lag = partition.lag.get(name)
+    text = escape(name) + (f"(-{lag})" if lag else "")
+    return text if name in partition.isr else f"[red]{text}![/]"
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold underline")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     return table
 
 

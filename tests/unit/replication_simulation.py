@@ -299,15 +299,14 @@ class Cluster:
     def watch(self, name: str) -> None:
         """A node sees the present record."""
         node = self.nodes[name]
-        if self.record is not None:
-            if node.replica.adopt(self.record, self.min_in_sync, self.now_ms, self.now_ms):
-                epoch = node.replica.epoch
-                assert self.led.setdefault(epoch, node.incarnation) == node.incarnation, (
-                    "two leaders, one epoch"
-                )
-                for other in self.nodes:
-                    if other != name and self.is_linked(name, other):
-                        self._greet(name, other)
+        if self.record is not None and node.replica.adopt(
+            self.record, self.min_in_sync, self.now_ms, self.now_ms
+        ):
+            epoch = node.replica.epoch
+            assert self.led.setdefault(epoch, node.incarnation) == node.incarnation, "two leaders, one epoch"
+            for other in self.nodes:
+                if other != name and self.is_linked(name, other):
+                    self._greet(name, other)
 
     def tend(self, name: str, lose_answer: bool = False) -> None:
         """A leader asks the store for what it wants changed; the answer may be lost."""
