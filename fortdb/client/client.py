@@ -189,6 +189,10 @@ class Client:
         """Let `node`, in sync, lead `partition`."""
         self.run(requests.text([b"LEADER", b"MOVE", partition, node]))
 
+    def seize_leader(self, partition: str, node: str) -> None:
+        """Let `node` lead though it is not in sync, accepting that acknowledged writes may be gone."""
+        self.run(requests.text([b"LEADER", b"SEIZE", partition, node, b"ACCEPT-DATA-LOSS"]))
+
     def plan_layout(
         self,
         *,

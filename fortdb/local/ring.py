@@ -83,6 +83,8 @@ class Process:
     @property
     def pid(self) -> int | None:
         """Its process id, None if it does not run."""
+        if self._child is not None:
+            self._child.poll()  # takes leave of it if it has ended
         try:
             identity = json.loads(self._identity_path.read_text())
         except (OSError, ValueError):

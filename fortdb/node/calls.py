@@ -11,7 +11,7 @@ from fortdb.protocol.resp import OK, bulk
 
 
 class Calls:
-    """`REPLICAS`, `LEADER MOVE partition node`, `STALE partition-id command...`, `SEIZE partition`."""
+    """`REPLICAS`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service

@@ -183,10 +183,10 @@ _COMMANDS = (
     Command("RING", 1, _A, "RING", "The state of the ring, as JSON"),
     Command(
         "LEADER",
-        4,
+        -4,
         _A,
-        "LEADER MOVE partition node",
-        "Hand a partition to another node",
+        "LEADER MOVE partition node | LEADER SEIZE partition node ACCEPT-DATA-LOSS",
+        "Hand a partition to another node, or force one that is lost to lead",
     ),
     Command(
         "LAYOUT",

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fortdb.coordination.operations import write_keyspaces, write_layout
+import structlog
+
+from fortdb.coordination.operations import write_keyspaces, write_layout, write_record
 from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, LayoutError, StoreConflict, Unavailable
 from fortdb.model import (
@@ -27,9 +29,12 @@ from fortdb.net.front import Slot
 from fortdb.net.gather import Gather
 from fortdb.protocol.commands import Command
 from fortdb.protocol.resp import OK, bulk, payload_of_bulk
+from fortdb.replication.election import elect, leader_lives, seize
 from fortdb.ring.moves import Plan, plan, plan_from_json, plan_to_json, verify
 from fortdb.ring.placement import first_layout, next_layout
 from fortdb.router.service import RouterService
+
+log = structlog.get_logger(__name__)
 
 _PARTITIONS_DEFAULT = 24
 _REPLICATION_DEFAULT = 3
@@ -66,6 +71,13 @@ class Admin:
                 self._describe(slot)
             case ["LEADER", "MOVE", partition, node]:
                 self._move_leader(slot, partition, node)
+            case ["LEADER", "SEIZE", partition, node, word] if word.upper() == "ACCEPT-DATA-LOSS":
+                self._seize_leader(slot, partition, node)
+            case ["LEADER", "SEIZE", *_]:
+                raise BadRequest(
+                    "a seized partition may lose acknowledged writes; say so: "
+                    "LEADER SEIZE partition node ACCEPT-DATA-LOSS"
+                )
             case ["LAYOUT", "PLAN"]:
                 slot.complete(bulk(plan_to_json(self._plan({})).encode()))
             case ["LAYOUT", "PLAN", options]:
@@ -126,11 +138,35 @@ class Admin:
 
     # --- leaders -----------------------------------------------------------------------------------
 
-    def _move_leader(self, slot: Slot, partition: str, node: str) -> None:
+    def _record(self, partition: str) -> PartitionRecord:
         record = self._service.view.records.get(partition)
         if record is None:
             known = ", ".join(sorted(self._service.view.records)) or "none yet"
             raise BadRequest(f"no partition {partition!r}; there are {known}")
+        return record
+
+    def _seize_leader(self, slot: Slot, partition: str, name: str) -> None:
+        """An operator's word (rule 6): only where nobody in sync is left to elect."""
+        record, nodes = self._record(partition), self._service.view.nodes
+        node = nodes.get(name)
+        if node is None or node.state is not NodeState.SERVING:
+            raise BadRequest(f"{name} is not a serving node; there are {', '.join(sorted(nodes))}")
+        if leader_lives(record, nodes) or elect(record, None, nodes) is not None:
+            raise BadRequest(
+                f"{partition} has, or is about to have, a leader that was in sync; nothing to seize"
+            )
+        log.warning(
+            "leader_seized", partition=partition, leader=name, was=record.leader, isr=sorted(record.isr)
+        )
+        seized = seize(record, node)
+        self._store(
+            slot,
+            lambda: write_record(self._session.store, self._session.keys, seized),
+            f"{partition} changed meanwhile; look at it again",
+        )
+
+    def _move_leader(self, slot: Slot, partition: str, node: str) -> None:
+        record = self._record(partition)
         if record.leader is None:
             raise Unavailable(f"partition {partition} has no leader")
         self._service.call(record.leader, [b"LEADER", b"MOVE", partition.encode(), node.encode()], slot)

@@ -236,7 +236,7 @@ def test_status_of_a_healthy_ring() -> None:
         "p1",
         "4000000000000000",
         "50.0%",
-        "n2 7",
+        "n2(-7)",
         "healthy: 2 partitions on 2 nodes",
     ):
         assert word in result.output
