@@ -19,7 +19,13 @@ from pydantic.fields import FieldInfo
 from fortdb.errors import ConfigError
 
 _PREFIX = "FORTDB_"
-_NOT_SETTINGS = {"FORTDB_HOST", "FORTDB_PORT", "FORTDB_URL", "FORTDB_TRACEBACK"}  # the command line's own
+_NOT_SETTINGS = {
+    "FORTDB_HOST",
+    "FORTDB_PORT",
+    "FORTDB_URL",
+    "FORTDB_TRACEBACK",
+    "FORTDB_LOCAL_DIRECTORY",
+}  # the command line's own
 
 MiB = 1024 * 1024
 

@@ -10,6 +10,7 @@ process began it does. Signals go through a pidfd (`pidfd_send_signal`), which c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -18,7 +19,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={name: value for name, value in os.environ.items() if _is_passed_on(name)},
             )
         pid = self._child.pid
         self._identity_path.write_text(json.dumps({"pid": pid, "began": _began(pid)}))
@@ -204,6 +207,12 @@ class LocalRing:
         starting = [process for process in self.processes.values() if process.pid is None]
         self._check_ports(starting)
         self.directory.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            return self._up(progress)
+
+    def _up(self, progress: Progress) -> RingStatus:
+        starting = [process for process in self.processes.values() if process.pid is None]
+        self._check_ports(starting)
         self._shape_path.write_text(json.dumps(asdict(self.shape), indent=2) + "\n")
         for process in starting:
             process.directory.mkdir(exist_ok=True)
@@ -218,6 +227,13 @@ class LocalRing:
                 client.apply_layout(client.plan_layout(partitions=self.shape.partitions))
             progress("waiting until every partition is led and in sync")
             return self._wait(client, starting, lambda ring: health_of(ring).level is Level.HEALTHY)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two that start one ring at the same moment would hand out its ports twice: one waits."""
+        with (self.directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def down(self, progress: Progress = lambda step: None) -> None:
         """Stop everything; the data stays. Routers go first, so that no client sees the nodes go."""
@@ -331,6 +347,11 @@ def _toml(config: Mapping[str, Any]) -> str:
         if isinstance(values, dict):
             lines += ["", f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def _is_passed_on(variable: str) -> bool:
+    """The files say everything; of FortDB's variables only the log's make sense for all processes."""
+    return not variable.startswith("FORTDB_") or variable.startswith("FORTDB_LOG__")
 
 
 def _began(pid: int) -> str | None:

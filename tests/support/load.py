@@ -21,7 +21,8 @@ class Heard:
 
     acknowledged: dict[str, str] = field(default_factory=dict)
     acknowledged_at_s: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # requests that were answered with an error
+    violations: list[str] = field(default_factory=list)  # answers that cannot be true
     count_acknowledged: int = 0  # increments of the writer's own counter
     count_unknown: int = 0
 
@@ -65,6 +66,10 @@ class Load:
         return sum(len(heard.acknowledged) for heard in self.heard)
 
     @property
+    def violations(self) -> list[str]:
+        return [violation for heard in self.heard for violation in heard.violations]
+
+    @property
     def failures(self) -> list[str]:
         return [failure for heard in self.heard for failure in heard.failures]
 
@@ -79,7 +84,8 @@ class Load:
 
     def check(self, client: Client) -> None:
         """Every acknowledged write is there, and every counter has been incremented as often as its
-        writer was told."""
+        writer was told; and no answer on the way was impossible."""
+        assert self.violations == []
         for number, heard in enumerate(self.heard):
             keys = list(heard.acknowledged)
             for start in range(0, len(keys), 500):
@@ -115,7 +121,7 @@ class Load:
                 except FortError as error:
                     heard.failures.append(f"{key}: {error}")
                 except AssertionError as error:
-                    heard.failures.append(str(error))
+                    heard.violations.append(str(error))
 
     def _increment(self, client: Client, heard: Heard, number: int) -> None:
         try:

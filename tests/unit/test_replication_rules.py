@@ -292,8 +292,21 @@ def test_a_follower_that_was_away_catches_up_from_the_log() -> None:
     cluster.check()
 
 
+@pytest.mark.chaos
+def test_nothing_is_lost_in_many_more_schedules() -> None:
+    for seed in range(1000, 6000):
+        try:
+            run_schedule(seed)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_nothing_acknowledged_is_lost_whatever_happens(seed: int) -> None:
+    run_schedule(seed)
+
+
+def run_schedule(seed: int) -> None:
     """Random schedules of crashes, cuts, lost answers, revoked leases and an emptied disk (never
     the last one in sync), then healing: every acknowledged write is there, all replicas agree,
     no epoch had two leaders, and a read never goes back behind an acknowledged write."""
