@@ -12,11 +12,9 @@ import pytest
 
 from fortdb.errors import FortError
 from fortdb.local.ring import LocalRing
-from fortdb.storage.identity import open_directory
-from fortdb.storage.rocks import RocksEngine
 from tests.support.etcd import EtcdCluster
 from tests.support.load import Load
-from tests.support.rings import LEASE_MS, running_ring, status_of, wait_healthy
+from tests.support.rings import LEASE_MS, contents_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
 SECONDS = 60.0
@@ -109,17 +107,10 @@ def _nobody_lags(ring: LocalRing) -> bool:
 
 def _replicas_agree(ring: LocalRing) -> None:
     """Byte for byte: all three hold the same keys with the same values."""
-    contents = []
-    for process in ring.nodes.values():
-        identity = open_directory(process.directory / "data", ring.shape.cluster, process.name)
-        engine = RocksEngine(identity.engine_path, cache_bytes=16 << 20, memtable_bytes=4 << 20)
-        contents.append(engine.scan(b"\x01", b"\x02", 1 << 40))
-        engine.close()
-        identity.release()
-    first, *others = contents
+    first, *others = contents_of(ring).values()
     assert len(first) > 1000
     for other in others:
-        assert other == first, _difference(dict(first), dict(other))
+        assert other == first, _difference(first, other)
 
 
 def _difference(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> str:

@@ -12,6 +12,9 @@ from pathlib import Path
 from fortdb.client import PartitionStatus, RingStatus
 from fortdb.client.health import Level, health_of
 from fortdb.local.ring import LocalRing, Settings, Shape
+from fortdb.ring.tokens import token_of
+from fortdb.storage.identity import open_directory
+from fortdb.storage.rocks import RocksEngine
 from tests.support.waiting import eventually
 
 LEASE_MS = 3_000
@@ -19,6 +22,8 @@ SMALL: Settings = {
     "coordinator": {"lease_ttl_ms": LEASE_MS},
     "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
 }
+
+DATA_START, DATA_END = b"\x01", b"\x02"  # of users' keys in the engine, see storage/keys.py
 
 _numbers = itertools.count(1)
 _OFFSETS = [base + index for base in (0, 100, 200, 300, 400) for index in range(6)]
@@ -100,10 +105,20 @@ def wait_healthy(ring: LocalRing, within_s: float = 40.0) -> RingStatus:
     return status_of(ring)
 
 
+def contents_of(ring: LocalRing) -> dict[str, dict[bytes, bytes]]:
+    """Node -> every key that it holds with its value as stored. Of a ring that is down."""
+    contents = {}
+    for process in ring.nodes.values():
+        identity = open_directory(process.directory / "data", ring.shape.cluster, process.name)
+        engine = RocksEngine(identity.engine_path, cache_bytes=16 << 20, memtable_bytes=4 << 20)
+        contents[process.name] = dict(engine.scan(DATA_START, DATA_END, 1 << 40))
+        engine.close()
+        identity.release()
+    return contents
+
+
 def keys_of_partition(ring: LocalRing, name: str, count: int, prefix: str = "key") -> list[str]:
     """Keys that fall into a partition."""
-    from fortdb.ring.tokens import token_of
-
     partitions = sorted(status_of(ring).partitions, key=lambda partition: partition.token)
     found: list[str] = []
     for number in itertools.count():
