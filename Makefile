@@ -1,7 +1,7 @@
 # FortDB on this machine. `make up` and `make test` are all a newcomer needs.
 
 PYTHON ?= python3
-PORT ?= 5000
+PORT ?= $(shell sed -n 's/^ *"port": \([0-9]*\).*/\1/p' .fortdb/ring.json 2>/dev/null | grep . || echo 5000)
 NODES ?= 3
 PARTITIONS ?= 24
 VENV := .venv

@@ -142,7 +142,11 @@ def _show(planned: LayoutPlan, out: Path | None) -> None:
         console.print(_moves_table(planned.moves))
     console.print(
         f"layout {planned.base_version} -> {planned.layout_version}: {len(planned.moves)} partitions change, "
-        f"{planned.share_moved:.1%} of the keyspace is copied",
+        + (
+            f"{planned.share_moved:.1%} of the keyspace is copied"
+            if planned.base_version
+            else "the first layout"
+        ),
         soft_wrap=True,
     )
     hint = (

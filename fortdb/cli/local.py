@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,7 +88,7 @@ def processes(directory: Path) -> None:
 
     for name, process in LocalRing(directory).processes.items():
         pid = process.pid
-        click.echo(f"{name:12} {'down' if pid is None else pid:>8}  {os.path.relpath(process.log_path)}")
+        click.echo(f"{name:12} {'down' if pid is None else pid:>8}  {_short(process.log_path)}")
 
 
 def _one(action: str, meaning: str) -> click.Command:
@@ -133,13 +135,21 @@ def _show(ring: LocalRing, status: RingStatus, already: bool) -> None:
     console = Console(highlight=False)
     console.print(ring_text(status, console.width))
     port = ring.shape.port
-    option = "" if port == 5000 else f" --port {port}"
+    command = "fortdb" if shutil.which("fortdb") else os.path.relpath(sys.argv[0])
+    command += "" if port == 5000 else f" --port {port}"
+    tool, text = f"redis-cli -p {port}", f"nc 127.0.0.1 {port}"
+    width = max(len(command), len(tool), len(text))
     console.print(
         f"\n[bold green]{'The ring was up already' if already else 'The ring is up'}[/] on 127.0.0.1:{port}. "
         "Connect with\n"
-        f"  fortdb{option}              an interactive prompt (make cli)\n"
-        f"  redis-cli -p {port}        or any Redis client\n"
-        f"  nc 127.0.0.1 {port}        plain text: PUT key value, GET key, DELETE key, EXIT\n"
-        f"Logs and data are in {os.path.relpath(ring.directory)}.",
+        f"  {command:{width}}   an interactive prompt (make cli)\n"
+        f"  {tool:{width}}   or any Redis client\n"
+        f"  {text:{width}}   plain text: PUT key value, GET key, DELETE key, HELP, EXIT\n"
+        f"Logs and data are in {_short(ring.directory)}.",
         soft_wrap=True,
     )
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

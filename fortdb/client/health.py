@@ -63,6 +63,8 @@ def _of_nodes(nodes: tuple[NodeStatus, ...]) -> Iterator[Finding]:
         if node.state != "serving":
             reason = f": {node.reason}" if node.reason else ""
             yield Finding(Level.DEGRADED, f"{node.name} is {node.state}{reason}")
+        elif node.reason:
+            yield Finding(Level.UNAVAILABLE, f"{node.name} refuses writes: {node.reason}")
 
 
 def _of_partition(partition: PartitionStatus, layout: LayoutSummary) -> Iterator[Finding]:

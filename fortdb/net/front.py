@@ -35,7 +35,7 @@ from fortdb.protocol.commands import (
     unknown_command,
 )
 from fortdb.protocol.resp import RequestParser
-from fortdb.protocol.session import Session, answer
+from fortdb.protocol.session import Session, answer, refused
 
 log = structlog.get_logger(__name__)
 
@@ -223,7 +223,9 @@ class Front:
         """One command of one client."""
         self.commands_total += 1
         command = lookup(args[0])
-        if command is None:
+        if connection.session.refuses and (refusal := refused(connection.session, args)) is not None:
+            connection.reply(refusal)
+        elif command is None:
             connection.reply(unknown_command(args).wire())
         elif (wrong := check_arity(command, args)) is not None:
             connection.reply(wrong.wire())

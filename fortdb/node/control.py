@@ -82,7 +82,7 @@ class Control:
     def see(self, view: ClusterView) -> None:
         """A newer picture of the cluster; on the server's thread."""
         service = self._service
-        service.view = view
+        service.see(view)
         if view.layout is not None and view.layout.version != self._layout_version:
             self._layout_version = view.layout.version
             self._tokens = service.tokens = TokenMap(view.layout)
@@ -473,6 +473,7 @@ class Control:
                 "node": self._name,
                 "bytes_on_disk": stats.bytes_on_disk,
                 "bytes_free": stats.bytes_free,
+                "refusal": None if service.refusal is None else str(service.refusal),
                 "replicas": {hosted.replica.name: _describe(hosted) for hosted in service.hosted.values()},
             }
         ).encode()

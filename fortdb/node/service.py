@@ -52,7 +52,7 @@ from fortdb.node.execute import HANDLERS, Execution
 from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
-from fortdb.protocol.commands import Command, CommandKind
+from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import integer
 from fortdb.replication.entries import Kind, Operation, RequestId
 from fortdb.replication.leader import Leader
@@ -140,6 +140,7 @@ class NodeService:
         self.own = own
         self.settings = settings
         self.view = ClusterView()
+        self._async_prefixes: set[bytes] = set()
         self.tokens: TokenMap | None = None
         self.started_ms = steady_ms()
         self.ready_to_hand_over: Callable[[Hosted, Leader], None] = lambda hosted, leader: None
@@ -270,7 +271,7 @@ class NodeService:
         try:
             ack = Ack.SYNC
             if command.kind is CommandKind.WRITE:
-                args, ack = self._acknowledgement(name, args)
+                args, ack = self._acknowledgement(command, args)
             reply = HANDLERS[name](execution, args)
             if execution.operations:
                 self._check_writable(leader)
@@ -308,18 +309,28 @@ class NodeService:
         if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
             raise Busy("too many writes wait for the followers; try again")
 
-    def _acknowledgement(self, name: str, args: list[bytes]) -> tuple[list[bytes], Ack]:
-        """The acknowledgement that the request asks for by itself, or else by its keyspace."""
-        if name == "SET" and len(args) >= 5 and args[-2].upper() == b"ACK":
+    def _acknowledgement(self, command: Command, args: list[bytes]) -> tuple[list[bytes], Ack]:
+        """The acknowledgement that the request asks for by itself, or else by the keyspaces of its keys:
+        async only if all of them say so."""
+        if command.name == "SET" and len(args) >= 5 and args[-2].upper() == b"ACK":
             word = args[-1].decode("ascii", "replace").lower()
             if word not in ("sync", "async"):
                 raise BadRequest("ACK takes SYNC or ASYNC")
             return args[:-2], Ack(word)
-        if self.view.keyspaces:
-            keyspace = self.view.keyspaces.get(args[1].partition(b"/")[0].decode("utf-8", "replace"))
-            if keyspace is not None:
-                return args, keyspace.ack
+        if self._async_prefixes and all(map(self._is_async, keys_of(command, args))):
+            return args, Ack.ASYNC
         return args, Ack.SYNC
+
+    def _is_async(self, key: bytes) -> bool:
+        prefix, slash, _ = key.partition(b"/")
+        return bool(slash) and prefix in self._async_prefixes
+
+    def see(self, view: ClusterView) -> None:
+        """A newer picture of the cluster."""
+        self.view = view
+        self._async_prefixes = {
+            name.encode() for name, keyspace in view.keyspaces.items() if keyspace.ack is Ack.ASYNC
+        }
 
     def _fail(self, slot: AnySlot, error: FortError) -> None:
         self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fortdb.errors import BadRequest, FortError
-from fortdb.protocol.commands import TABLE, Command, CommandKind, lookup
+from fortdb.protocol.commands import TABLE, Command, CommandKind, lookup, unknown_command
 from fortdb.protocol.glob import compile_glob
 from fortdb.protocol.resp import NIL, OK, PONG, array, bulk, integer, mapping
 
@@ -17,6 +17,11 @@ REDIS_VERSION = "7.0.15"
 """The version whose commands and answers these are; client libraries look at it."""
 
 Information = Mapping[str, Mapping[str, object]]
+
+
+_NO_TRANSACTIONS = "there are no transactions; nothing up to EXEC is executed (redis-py: transaction=False)"
+_ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+_HELP_COLUMN = 48  # usages longer than this push their summary to the right
 
 
 class NoProtocol(FortError):
@@ -35,6 +40,7 @@ class Session:
         self.library: dict[bytes, bytes] = {}
         self.resp = 2
         self.quitting = False
+        self.refuses = False  # between a MULTI and its EXEC, of which nothing is executed
 
 
 def answer(
@@ -52,11 +58,25 @@ def answer(
                 return _ping(args)
             case "ECHO":
                 return bulk(args[1])
+            case "HELP":
+                return bulk(_help(args[1:]))
+            case "MULTI":
+                session.refuses = True
+                raise BadRequest(_NO_TRANSACTIONS)
+            case "WATCH":
+                raise BadRequest(_NO_TRANSACTIONS)
+            case "UNWATCH":
+                return OK
+            case "EXEC" | "DISCARD":
+                if not session.refuses:
+                    raise BadRequest(f"{command.name} without MULTI")
+                session.refuses = False
+                return _ABORTED if command.name == "EXEC" else OK
             case "QUIT":
                 session.quitting = True
                 return OK
             case "RESET":
-                session.name, session.resp = b"", 2
+                session.name, session.resp, session.refuses = b"", 2, False
                 return b"+RESET\r\n"
             case "SELECT":
                 return _select(args[1])
@@ -90,6 +110,28 @@ def information_text(sections: Information, wanted: list[str]) -> bytes:
         if not chosen or title.lower() in chosen
     ]
     return "\r\n".join(parts).encode()
+
+
+def refused(session: Session, args: list[bytes]) -> bytes | None:
+    """The answer to a command of a transaction, which is not executed; None outside of one.
+
+    A client that sends MULTI, commands and EXEC in one go must not have the commands executed one by one
+    because MULTI was refused.
+    """
+    if not session.refuses or args[0].upper() in (b"EXEC", b"DISCARD", b"QUIT", b"EXIT", b"RESET"):
+        return None
+    return BadRequest(_NO_TRANSACTIONS).wire()
+
+
+def _help(words: list[bytes]) -> bytes:
+    if words:
+        found = lookup(words[0])
+        if found is None:
+            raise unknown_command(words)
+        return f"{found.usage}\n  {found.summary}".encode()
+    width = max(len(command.usage) for command in TABLE.values() if len(command.usage) < _HELP_COLUMN)
+    lines = [f"{command.usage:{width}}  {command.summary}" for command in TABLE.values()]
+    return "\n".join(lines).encode()
 
 
 def _ping(args: list[bytes]) -> bytes:

@@ -359,7 +359,7 @@ def _node(name: str, view: ClusterView, report: Mapping[str, Any] | None) -> dic
         "name": name,
         "zone": node.zone if node is not None else spec.zone if spec is not None else "",
         "state": node.state.value if node is not None else "down",
-        "reason": node.reason if node is not None else "its lease has ended",
+        "reason": (node.reason or report.get("refusal") or "") if node is not None else "its lease has ended",
         "client_address": node.client_address if node is not None else "",
         "peer_address": node.peer_address if node is not None else "",
         "status_address": node.status_address if node is not None else "",

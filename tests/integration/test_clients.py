@@ -121,6 +121,13 @@ def test_redis_py_server(store: redis.Redis) -> None:
     assert store.ping() is True
 
 
+def test_redis_py_transactions_are_refused_whole(store: redis.Redis) -> None:
+    store.set("untouched", "1")
+    with store.pipeline() as pipeline, pytest.raises(redis.ResponseError, match="no transactions"):
+        pipeline.set("untouched", "2").execute()
+    assert store.get("untouched") == b"1"
+
+
 def test_redis_py_on_protocol_2(ring: LocalRing) -> None:
     with contextlib.closing(redis.Redis(port=ring.shape.port, protocol=2)) as store:
         assert store.set("p", "2") is True
@@ -333,6 +340,8 @@ def test_async_by_request_and_by_keyspace(ring: LocalRing) -> None:
         assert client.get("logs/1") == b"x"
         with pytest.raises(BadRequest, match="exists already"):
             client.create_keyspace("logs")
+        client.put_many({"logs/{t}": "1", "orders/{t}": "2"})  # one partition, two keyspaces: sync
+        assert client.get_many(["logs/{t}", "orders/{t}"]) == {"logs/{t}": b"1", "orders/{t}": b"2"}
         client.drop_keyspace("logs")
 
 
