@@ -214,8 +214,8 @@ class Front:
         self.connections_total = 0
         self.refused_total = 0
         self._service = service
-        self._connections_max = connections_max
-        self._idle_ms_max = idle_ms_max
+        self.connections_max = connections_max
+        self.idle_ms_max = idle_ms_max
         self.listener = Listener(loop, host, port, "client.port", self._accept)
         loop.call_every(_SWEEP_MS, self._sweep)
 
@@ -259,7 +259,7 @@ class Front:
 
     def _accept(self, connection: socket.socket, address: str) -> None:
         self.connections_total += 1
-        if len(self.connections) >= self._connections_max:
+        if len(self.connections) >= self.connections_max:
             self.refused_total += 1
             with contextlib.suppress(OSError):
                 connection.setblocking(False)
@@ -279,8 +279,8 @@ class Front:
                 )
                 connection.close("does not read its answers")
             elif (
-                self._idle_ms_max
+                self.idle_ms_max
                 and not connection.slots
-                and now_ms - connection.last_active_ms > self._idle_ms_max
+                and now_ms - connection.last_active_ms > self.idle_ms_max
             ):
                 connection.close("idle for too long")

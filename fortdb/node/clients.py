@@ -29,7 +29,7 @@ class NodeClients:
         service: NodeService,
         describe: Callable[[], bytes],
         information: Callable[[], Mapping[str, Mapping[str, object]]],
-        settings: Mapping[str, str],
+        settings: Callable[[], Mapping[str, str]],
     ) -> None:
         self._service = service
         self._describe = describe
@@ -42,7 +42,7 @@ class NodeClients:
 
     def settings(self) -> Mapping[str, str]:
         """What `CONFIG GET` shows."""
-        return self._settings
+        return self._settings()
 
     def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Answer now or later."""

@@ -27,8 +27,8 @@ from fortdb.coordination.open import open_store
 from fortdb.coordination.session import Session
 from fortdb.coordination.store import Store
 from fortdb.errors import DiskFull, StorageFailed
-from fortdb.limits import VALUE_BYTES_MAX
 from fortdb.model import ClusterView, NodeRecord, NodeState
+from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
@@ -105,7 +105,9 @@ class Node:
         )
         self.control = Control(self.service, self.session, dict(engine.states()))
         self.service.call = Calls(self.service, self.control)
-        clients = NodeClients(self.service, self.control.describe, self._information, _redis_settings(config))
+        clients = NodeClients(
+            self.service, self.control.describe, self._information, lambda: redis_settings(self.front)
+        )
         self.front = Front(
             self.loop,
             outbox,
@@ -175,19 +177,7 @@ class Node:
     def _information(self) -> Mapping[str, Mapping[str, object]]:
         service = self.service
         return {
-            "Server": {
-                "redis_version": "7.0.15",
-                "fortdb_version": fortdb.__version__,
-                "fortdb_role": "node",
-                "process_id": os.getpid(),
-                "tcp_port": self.front.listener.port,
-                "uptime_in_seconds": (self.loop.now_ms - service.started_ms) // 1000,
-            },
-            "Clients": {"connected_clients": len(self.front.connections)},
-            "Stats": {
-                "total_connections_received": self.front.connections_total,
-                "total_commands_processed": self.front.commands_total,
-            },
+            **server_information(self.front, "node", service.started_ms),
             "Replication": {
                 "node": service.own.name,
                 "incarnation": service.own.incarnation,
@@ -269,21 +259,6 @@ def _settings(config: NodeConfig) -> Settings:
         leader_return_ms=config.replication.leader_return_ms,
         disk_free_bytes_min=config.storage.disk_free_bytes_min,
     )
-
-
-def _redis_settings(config: NodeConfig) -> Mapping[str, str]:
-    """`CONFIG GET`, in Redis' words, truthfully."""
-    return {
-        "appendfsync": "always",
-        "appendonly": "yes",
-        "databases": "1",
-        "maxclients": str(config.client.connections_max),
-        "maxmemory": "0",
-        "port": str(config.client.port),
-        "proto-max-bulk-len": str(VALUE_BYTES_MAX),
-        "save": "",
-        "timeout": str(config.client.idle_ms_max // 1000),
-    }
 
 
 def _stuck() -> Health:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Mapping
 
 import structlog
 
-import fortdb
 from fortdb import log as logs
 from fortdb.clock import steady_ms
 from fortdb.config import RouterConfig
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.open import open_store
 from fortdb.coordination.session import Session
-from fortdb.limits import VALUE_BYTES_MAX
 from fortdb.model import ClusterView
+from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.process import Latest, on_loop
@@ -57,7 +55,7 @@ class Router:
             config.cluster,
             config.name,
             config.routing.deadline_ms,
-            _redis_settings(config),
+            lambda: redis_settings(self.front),
             self._information,
         )
         where = config.coordinator
@@ -127,37 +125,10 @@ class Router:
     def _information(self) -> Mapping[str, Mapping[str, object]]:
         service = self.service
         return {
-            "Server": {
-                "redis_version": "7.0.15",
-                "fortdb_version": fortdb.__version__,
-                "fortdb_role": "router",
-                "process_id": os.getpid(),
-                "tcp_port": self.front.listener.port,
-                "uptime_in_seconds": (self.loop.now_ms - self._started_ms) // 1000,
-            },
-            "Clients": {"connected_clients": len(self.front.connections)},
-            "Stats": {
-                "total_connections_received": self.front.connections_total,
-                "total_commands_processed": self.front.commands_total,
-            },
+            **server_information(self.front, "router", self._started_ms),
             "Ring": {
                 "layout_version": service.view.layout.version if service.view.layout else 0,
                 "partitions": len(service.channels),
                 "nodes": len(service.view.nodes),
             },
         }
-
-
-def _redis_settings(config: RouterConfig) -> Mapping[str, str]:
-    """`CONFIG GET`, in Redis' words, truthfully."""
-    return {
-        "appendfsync": "always",
-        "appendonly": "yes",
-        "databases": "1",
-        "maxclients": str(config.client.connections_max),
-        "maxmemory": "0",
-        "port": str(config.client.port),
-        "proto-max-bulk-len": str(VALUE_BYTES_MAX),
-        "save": "",
-        "timeout": str(config.client.idle_ms_max // 1000),
-    }

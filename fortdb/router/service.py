@@ -55,7 +55,7 @@ class RouterService:
         cluster: str,
         name: str,
         deadline_ms: int,
-        settings: Mapping[str, str],
+        settings: Callable[[], Mapping[str, str]],
         information: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self.loop = loop
@@ -137,7 +137,7 @@ class RouterService:
 
     def settings(self) -> Mapping[str, str]:
         """What `CONFIG GET` shows."""
-        return self._settings
+        return self._settings()
 
     def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Send a command on; its slot is completed when the answer is here."""

@@ -124,7 +124,8 @@ def test_redis_py_server(store: redis.Redis) -> None:
 def test_redis_py_transactions_are_refused_whole(store: redis.Redis) -> None:
     store.set("untouched", "1")
     with store.pipeline() as pipeline, pytest.raises(redis.ResponseError, match="no transactions"):
-        pipeline.set("untouched", "2").execute()
+        pipeline.set("untouched", "2")
+        pipeline.execute()
     assert store.get("untouched") == b"1"
 
 

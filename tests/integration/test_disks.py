@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import pytest
 from fortdb.client import Client
 from fortdb.errors import DiskFull, FortError
 from fortdb.local.ring import LocalRing, Process
+from tests.support.disks import fill_disk, small_disk
 from tests.support.load import Load
 from tests.support.rings import partition_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
@@ -41,47 +40,23 @@ def engine_files(process: Process, pattern: str) -> list[Path]:
     return sorted((process.directory / "data").rglob(pattern))
 
 
-def fill_disk(disk: Path, leave_bytes: int) -> Path:
-    """A file that takes up the rest of a file system."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while shutil.disk_usage(disk).free > leave_bytes or not leave_bytes:
-            file.write(bytes(1 << 16))
-    assert shutil.disk_usage(disk).free <= max(leave_bytes, 1 << 16)
-    return ballast
-
-
 def fill(client: Client, count: int = 2000) -> None:
     for start in range(0, count, 250):
         client.put_many({f"key-{number}": os.urandom(500) for number in range(start, start + 250)})
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Where node-1's directory will be: a file system of 48 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    path = tmp_path / "node-1"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small file system to be had here: {mounted.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
+def first_disk(tmp_path: Path) -> Iterator[Path]:
+    """Where node-1's directory will be."""
+    with small_disk(tmp_path / "node-1", 48) as disk:
+        yield disk
 
 
-def test_a_full_disk_refuses_writes_and_heals_with_room(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_refuses_writes_and_heals_with_room(tmp_path: Path, first_disk: Path) -> None:
     """All partitions are led by the node whose disk is full: it says so, reads go on, nothing is lost."""
     with running_ring(tmp_path, nodes=1) as ring, ring.client() as client:
         client.put("before", "1")
-        ballast = fill_disk(small_disk, leave_bytes=3 << 20)
+        ballast = fill_disk(first_disk, leave_bytes=3 << 20)
         eventually("writes are refused", lambda: _refusal(client) is not None)
         assert isinstance(_refusal(client), DiskFull)
         assert client.get("before") == b"1"
@@ -90,11 +65,11 @@ def test_a_full_disk_refuses_writes_and_heals_with_room(tmp_path: Path, small_di
         assert client.get("before") == b"1"
 
 
-def test_a_follower_with_a_full_disk_leaves_and_comes_back(tmp_path: Path, small_disk: Path) -> None:
+def test_a_follower_with_a_full_disk_leaves_and_comes_back(tmp_path: Path, first_disk: Path) -> None:
     """The disk fills up to the last byte, faster than the margin at which writes are refused is noticed."""
     with running_ring(tmp_path) as ring:
         with Load([ring.shape.port], ["a", "b", "c", "d"], writers=2) as load:
-            ballast = fill_disk(small_disk, leave_bytes=0)
+            ballast = fill_disk(first_disk, leave_bytes=0)
             eventually("node-1 says that it failed", lambda: node_state(ring, "node-1") == "failed", 30)
             code, health = health_of_process(ring, "node-1")
             assert code == 503

@@ -84,6 +84,7 @@ def test_two_at_once(shell: Shell) -> None:
 
 def test_a_port_in_use_is_told_before_anything_starts(shell: Shell) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", shell.port))
         taken.listen()
         done = shell.up()

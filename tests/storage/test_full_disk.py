@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,27 +11,13 @@ import pytest
 from fortdb.errors import DiskFull
 from fortdb.storage.identity import open_directory
 from tests.storage.engines import MEBIBYTE, open_engine
+from tests.support.disks import small_disk
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small file system to be had here: {mounted.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 24) as disk:
+        yield disk
 
 
 def value_of(number: int) -> bytes:
@@ -46,10 +31,10 @@ def key_of(number: int) -> bytes:
 @pytest.mark.parametrize(
     "memtable_bytes", [MEBIBYTE, 64 * MEBIBYTE], ids=["while-flushing", "in-the-log-file"]
 )
-def test_a_full_disk_loses_nothing_acknowledged(small_disk: Path, memtable_bytes: int) -> None:
-    path = small_disk / "engine"
+def test_a_full_disk_loses_nothing_acknowledged(disk: Path, memtable_bytes: int) -> None:
+    path = disk / "engine"
     engine = open_engine(path, memtable_bytes)
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     ballast.write_bytes(bytes(16 * MEBIBYTE))
     acknowledged = 0
     with pytest.raises(DiskFull, match="is full.*make room|is full.*Make room") as full:
@@ -81,16 +66,16 @@ def test_a_full_disk_loses_nothing_acknowledged(small_disk: Path, memtable_bytes
     engine.close()
 
 
-def test_a_full_disk_cannot_be_taken(small_disk: Path) -> None:
-    (small_disk / "data").mkdir()
-    with (small_disk / "ballast").open("wb") as ballast, pytest.raises(OSError, match="No space left"):
+def test_a_full_disk_cannot_be_taken(disk: Path) -> None:
+    (disk / "data").mkdir()
+    with (disk / "ballast").open("wb") as ballast, pytest.raises(OSError, match="No space left"):
         while True:
             ballast.write(bytes(MEBIBYTE))
             ballast.flush()
     with pytest.raises(DiskFull, match="cannot be used"):
-        open_directory(small_disk / "data", "cluster", "node")
+        open_directory(disk / "data", "cluster", "node")
     with pytest.raises(DiskFull):
-        open_engine(small_disk / "engine")
+        open_engine(disk / "engine")
 
 
 def test_room_is_checked_with_numbers(tmp_path: Path) -> None:
