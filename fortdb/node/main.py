@@ -31,6 +31,7 @@ from fortdb.model import ClusterView, NodeRecord, NodeState
 from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
+from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.peer import Greeting
 from fortdb.net.process import Latest, on_loop
 from fortdb.net.status import Health, StatusServer
@@ -131,6 +132,8 @@ class Node:
         self.status.start()
         self.session.start()
         self._when_stopping(stopping)
+        feed_watchdog(self.loop)
+        notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
         self.loop.run(self.service.tick)
         self._close_connections()
         self.session.close(revoke=True)
@@ -154,6 +157,7 @@ class Node:
 
     def _drain(self) -> None:
         log.info("draining")
+        notify("STOPPING=1", "STATUS=handing partitions over")
         self.session.update_registration(replace(self._registration, state=NodeState.DRAINING))
         self.front.stop_listening()
         self.control.drain(self.loop.stop)
@@ -228,7 +232,9 @@ def _stay_failed(
     status.start()
     session.start()
     start_over = False
+    notify("READY=1", f"STATUS=failed: {error}")
     while not stopping.wait(_WAIT_FOR_ROOM_S) and not start_over:
+        notify("WATCHDOG=1")
         start_over = isinstance(error, DiskFull) and _has_room(config)
     session.close(revoke=True)
     store.close()

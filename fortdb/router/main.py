@@ -18,6 +18,7 @@ from fortdb.model import ClusterView
 from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
+from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.process import Latest, on_loop
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Outbox
@@ -92,6 +93,8 @@ class Router:
 
         threading.Thread(target=wait, name="signals", daemon=True).start()
         log.info("serving", port=self.front.listener.port)
+        feed_watchdog(self.loop)
+        notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
         self.loop.run(self._outbox.flush)
         self.front.close()
         for link in self.service.links.values():
@@ -104,6 +107,7 @@ class Router:
     def _drain(self) -> None:
         """Take no new clients, answer what was asked, then stop."""
         log.info("draining")
+        notify("STOPPING=1", "STATUS=answering what was asked")
         self.front.stop_listening()
         deadline_ms = steady_ms() + _DRAIN_MS_MAX
 
