@@ -143,6 +143,25 @@ class Storage(Section):
     """With less free space than this writes are refused, so that nothing fails half way."""
 
 
+class ElasticIp(Section):
+    """The Elastic IP that follows the active router; without an allocation_id there is none."""
+
+    allocation_id: str = ""
+    """AWS' id of the address, eipalloc-..."""
+    instance_id: str = ""
+    """AWS' id of the machine that this router runs on, i-..."""
+    region: str = ""
+    """The AWS region; empty: AWS_REGION."""
+    lease_ttl_ms: int = Field(6_000, ge=2_000, le=60_000, multiple_of=1_000)
+    """An active router that is silent for so long is replaced."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if bool(self.allocation_id) != bool(self.instance_id):
+            raise ValueError("give both allocation_id and instance_id, or neither")
+        return self
+
+
 class Routing(Section):
     """From clients to leaders."""
 
@@ -196,6 +215,7 @@ class RouterConfig(Section):
     status: Status = Status(port=5301)
     coordinator: Coordinator
     routing: Routing = Routing()
+    elastic_ip: ElasticIp = ElasticIp()
     log: Log = Log()
 
 

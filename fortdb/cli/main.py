@@ -30,6 +30,7 @@ COMMANDS = {
     "local": "fortdb.cli.local",
     "ring": "fortdb.cli.ring",
     "config": "fortdb.cli.config",
+    "endpoint": "fortdb.cli.endpoint",
     "node": "fortdb.cli.serve",
     "router": "fortdb.cli.serve",
 }

@@ -42,6 +42,11 @@ class Keys:
     def controller(self) -> str:
         return f"{self.prefix}controller"
 
+    @property
+    def active_router(self) -> str:
+        """Who keeps the Elastic IP."""
+        return f"{self.prefix}active-router"
+
     def node(self, name: str) -> str:
         return f"{self.prefix}nodes/{_check('node', name)}"
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import structlog
 
 from fortdb import log as logs
+from fortdb.aws.elastic_ip import ElasticIp, Keeper
 from fortdb.clock import steady_ms
 from fortdb.config import RouterConfig
 from fortdb.coordination.keys import Keys
@@ -73,6 +74,7 @@ class Router:
             connections_max=config.client.connections_max,
             idle_ms_max=config.client.idle_ms_max,
         )
+        self._keeper = self._elastic_ip(config)
         stuck = Health(False, "stuck", "the server's thread does not answer")
         self.status = StatusServer(
             config.status.host,
@@ -82,13 +84,31 @@ class Router:
             metrics=lambda: on_loop(self.loop, lambda: list(router_metrics(self.service, self.front)), []),
         )
 
+    def _elastic_ip(self, config: RouterConfig) -> Keeper | None:
+        where = config.elastic_ip
+        if not where.allocation_id:
+            return None
+        return Keeper(
+            self._store,
+            Keys(config.cluster).active_router,
+            config.name,
+            ElasticIp(where.allocation_id, where.region),
+            where.instance_id,
+            where.lease_ttl_ms,
+            lambda: on_loop(self.loop, lambda: self._ready().ok, False),
+        )
+
     def serve(self, stopping: threading.Event) -> None:
         """Serve until asked to stop; answer what is under way; close."""
         self.status.start()
         self.session.start()
+        if self._keeper is not None:
+            self._keeper.start()
 
         def wait() -> None:
             stopping.wait()
+            if self._keeper is not None:
+                self._keeper.close()
             self.loop.call_soon(self._drain)
 
         threading.Thread(target=wait, name="signals", daemon=True).start()
@@ -105,7 +125,7 @@ class Router:
         self.loop.close()
 
     def _drain(self) -> None:
-        """Take no new clients, answer what was asked, then stop."""
+        """Let another router have the address, take no new clients, answer what was asked, then stop."""
         log.info("draining")
         notify("STOPPING=1", "STATUS=answering what was asked")
         self.front.stop_listening()
