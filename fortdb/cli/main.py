@@ -95,19 +95,33 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 )
 @click.option("--url", envvar="FORTDB_URL", help="The router as fortdb://host:port; before host and port.")
 @click.option(
+    "--ssh", metavar="USER@HOST", help="Go through SSH; host and port are then the router's as HOST sees it."
+)
+@click.option(
     "--timeout-s", type=click.FloatRange(0.01), default=15.0, show_default=True, help="Bound on one request."
 )
 @click.option("--json", "as_json", is_flag=True, help="Write answers as JSON.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version)
 @click.pass_context
 def main(
-    context: click.Context, host: str, port: int, url: str | None, timeout_s: float, as_json: bool
+    context: click.Context,
+    host: str,
+    port: int,
+    url: str | None,
+    ssh: str | None,
+    timeout_s: float,
+    as_json: bool,
 ) -> None:
     """FortDB, a replicated key-value database.
 
     Without a command: an interactive prompt (or commands from standard input, one a line).
     """
-    context.obj = Settings(choose_address(context, host, port, url), timeout_s, as_json)
+    address = choose_address(context, host, port, url)
+    if ssh is not None:
+        from fortdb.cli.tunnel import SshTarget, Tunnel
+
+        address = context.with_resource(Tunnel(SshTarget.parse(ssh), address)).address
+    context.obj = Settings(address, timeout_s, as_json)
     if context.invoked_subcommand is None:
         from fortdb.cli.prompt import run
 
