@@ -6,16 +6,17 @@ the layout has changed since, so what an operator looked at is what happens.
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fortdb.cli.failures import Failed
 from fortdb.cli.settings import Settings, json_option, pass_settings
 from fortdb.client import Client, LayoutPlan, PlannedMove, RingStatus, read_plan
-from fortdb.errors import Answer, FortError
+from fortdb.errors import Answer, BadRequest, FortError, Unavailable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,6 +84,85 @@ def apply_plan(settings: Settings, file: Path, no_wait: bool) -> None:
         {"layout_version": planned.layout_version, "state": state},
         f"layout {planned.layout_version} is {state}",
     )
+
+
+@layout.command()
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    required=True,
+    metavar="NAME=ZONE",
+    help="A node of the ring; repeatable.",
+)
+@click.option("--partitions", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--replication", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--min-in-sync", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The plan's file."
+)
+@pass_settings
+def draft(
+    settings: Settings, nodes: tuple[str, ...], partitions: int, replication: int, min_in_sync: int, out: Path
+) -> None:
+    """Plan the first layout without a ring: for tools that render it before the nodes are up.
+
+    The same nodes always give the same plan; `apply` takes it once they have joined.
+    """
+    from fortdb.model import NodeSpec
+    from fortdb.ring.moves import plan as plan_of
+    from fortdb.ring.moves import plan_to_json
+    from fortdb.ring.placement import first_layout
+
+    specs = {name: NodeSpec(zone) for name, zone in map(_parse_node, nodes)}
+    target = first_layout(specs, partitions, replication, min_in_sync)
+    document = plan_to_json(plan_of(None, target)).encode()
+    out.write_bytes(document)
+    if not settings.as_json:
+        _show(read_plan(document), out)
+
+
+@layout.command()
+@click.option("--node", metavar="NAME", help="Only what this node holds.")
+@click.option(
+    "--plan",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of this plan. Default: of the live ring.",
+)
+@pass_settings
+def show(settings: Settings, node: str | None, file: Path | None) -> None:
+    """Write who ought to hold which partition, as JSON; equal layouts are equal bytes."""
+    document = _planned(file) if file is not None else _live(settings)
+    if node is not None:
+        if node not in document["nodes"]:
+            raise BadRequest(f"no node {node!r} in the layout; there are {', '.join(document['nodes'])}")
+        document["partitions"] = [one for one in document["partitions"] if node in one["replicas"]]
+        document["node"] = node
+    click.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+def _planned(file: Path) -> dict[str, Any]:
+    from fortdb.ring.layouts import layout_fields
+    from fortdb.ring.moves import plan_from_json
+
+    _, target = plan_from_json(file.read_text())
+    return layout_fields(target)
+
+
+def _live(settings: Settings) -> dict[str, Any]:
+    with settings.client() as client:
+        document: dict[str, Any] | None = client.layout()
+    if document is None:
+        raise Unavailable("the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply")
+    return document
+
+
+def _parse_node(text: str) -> tuple[str, str]:
+    name, _, zone = text.partition("=")
+    if not name or not zone:
+        raise click.BadParameter(f"{text!r} is no node; write NAME=ZONE")
+    return name, zone
 
 
 def parse_weight(text: str) -> tuple[str, float]:

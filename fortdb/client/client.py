@@ -213,6 +213,11 @@ class Client:
         options = json.dumps({name: value for name, value in asked.items() if value is not None})
         return parse_plan(self.run(requests.text([b"LAYOUT", b"PLAN", options])))
 
+    def layout(self) -> dict[str, Any] | None:
+        """The layout as a JSON object (who ought to hold what), None while there is none."""
+        document: dict[str, Any] | None = json.loads(self.run(requests.text([b"LAYOUT", b"SHOW"])))
+        return document
+
     def apply_layout(self, plan: LayoutPlan) -> None:
         """Apply exactly this plan; raises `StoreConflict` if the layout changed since."""
         self.run(requests.text([b"LAYOUT", b"APPLY", plan.document]))

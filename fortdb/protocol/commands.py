@@ -198,8 +198,8 @@ _COMMANDS = (
         "LAYOUT",
         -2,
         _A,
-        "LAYOUT PLAN [options] | LAYOUT APPLY plan",
-        "Plan or change the layout",
+        "LAYOUT SHOW | LAYOUT PLAN [options] | LAYOUT APPLY plan",
+        "Look at, plan or change the layout",
     ),
     Command(
         "KEYSPACE",

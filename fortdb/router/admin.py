@@ -16,6 +16,7 @@ import structlog
 from fortdb.coordination.operations import write_keyspaces, write_layout, write_record
 from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, LayoutError, StoreConflict, Unavailable
+from fortdb.fields import dump_json
 from fortdb.model import (
     Ack,
     ClusterView,
@@ -30,6 +31,7 @@ from fortdb.net.gather import Gather
 from fortdb.protocol.commands import Command
 from fortdb.protocol.resp import OK, bulk, payload_of_bulk
 from fortdb.replication.election import elect, leader_lives, seize
+from fortdb.ring.layouts import layout_fields
 from fortdb.ring.moves import Plan, plan, plan_from_json, plan_to_json, verify
 from fortdb.ring.placement import first_layout, next_layout
 from fortdb.router.service import RouterService
@@ -82,6 +84,10 @@ class Admin:
                 slot.complete(bulk(plan_to_json(self._plan({})).encode()))
             case ["LAYOUT", "PLAN", options]:
                 slot.complete(bulk(plan_to_json(self._plan(_options(options))).encode()))
+            case ["LAYOUT", "SHOW"]:
+                present = self._service.view.layout
+                fields = None if present is None else layout_fields(present)
+                slot.complete(bulk(dump_json(fields)))
             case ["LAYOUT", "APPLY", document]:
                 self._apply(slot, document)
             case ["KEYSPACE", "LIST"]:

@@ -409,3 +409,21 @@ def test_an_idle_connection_lives_on(ring: LocalRing) -> None:
         assert client.put("idle", "1")
         time.sleep(1.5)  # longer than the router's sweep
         assert client.get("idle") == b"1"
+
+
+def test_a_layout_drafted_without_a_ring_is_rendered_alike(ring: LocalRing, tmp_path: Path) -> None:
+    """What a deployment renders before the nodes are up is what the ring then has."""
+    file = tmp_path / "plan.json"
+    zones = ["--node", "node-1=zone-a", "--node", "node-2=zone-b", "--node", "node-3=zone-c"]
+    drafted = fortdb(ring, "layout", "draft", *zones, "--partitions", "6", "--out", str(file))
+    assert drafted.returncode == 0, drafted.stderr
+    planned = json.loads(fortdb(ring, "layout", "show", "--plan", str(file), "--node", "node-2").stdout)
+    assert len(planned["partitions"]) == 6
+    live = json.loads(fortdb(ring, "layout", "show").stdout)
+    assert {p["name"]: p["token"] for p in live["partitions"]} == {
+        p["name"]: p["token"] for p in planned["partitions"]
+    }
+    refused = fortdb(ring, "layout", "apply", str(file))
+    assert refused.returncode != 0
+    assert "make a new plan" in refused.stderr
+    assert "no node 'node-9'" in fortdb(ring, "layout", "show", "--node", "node-9").stderr
