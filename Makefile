@@ -23,6 +23,11 @@ $(VENV)/installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(VENV)/deploy: $(VENV)/installed
+	@echo "Installing what deploys FortDB into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,deploy]'
+	@touch $@
+
 up: $(VENV)/installed ## Start a ring of three nodes and a router on 127.0.0.1:5000, and wait until it serves
 	@if [ -e .fortdb/ring.json ]; then $(FORTDB) local up; else $(FORTDB) local up --port $(PORT) --nodes $(NODES) --partitions $(PARTITIONS); fi
 
@@ -55,7 +60,7 @@ format: $(VENV)/installed ## Put the code into its form
 	@$(BIN)/ruff format .
 
 tools: ## Install what the tests start besides FortDB itself (Debian and Ubuntu, as root)
-	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools python3-venv
+	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools openssh-server python3-venv
 
 clean: down ## Stop the ring and throw its data away
 	rm -rf .fortdb
