@@ -15,6 +15,7 @@ from fortdb.client import ConnectionFailed
 from fortdb.errors import (
     Answer,
     Busy,
+    ConfigError,
     DiskFull,
     FortError,
     NotEnoughReplicas,
@@ -26,6 +27,7 @@ from fortdb.errors import (
 )
 
 EXIT_REFUSED = 1  # not found, or refused as asked
+EXIT_USAGE = 2  # wrong usage or configuration
 EXIT_UNAVAILABLE = 3  # not executed: nobody could do it now
 EXIT_UNKNOWN = 4  # may or may not have been executed
 
@@ -33,7 +35,7 @@ EXIT_CODES_HELP = """\b
 Exit codes:
   0  done
   1  not found, or refused as asked
-  2  wrong usage
+  2  wrong usage or configuration
   3  unavailable: not executed, try again
   4  outcome unknown: read before trying again"""
 
@@ -44,6 +46,7 @@ _EXIT_BY_ANSWER = {
     Answer.CRASH: EXIT_UNAVAILABLE,
 }
 _EXIT_BY_CLASS: dict[type[FortError], int] = {
+    ConfigError: EXIT_USAGE,  # starting again is of no use: systemd's RestartPreventExitStatus
     NotEnoughReplicas: EXIT_UNAVAILABLE,  # of no use to correct the request: replicas must come back
     StoreConflict: EXIT_REFUSED,  # sending the same again is of no use: it rests on an old state
 }
