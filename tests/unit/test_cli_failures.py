@@ -13,7 +13,7 @@ from fortdb.client import ConnectionFailed
     ("kind", "exit_code"),
     [
         (errors.BadRequest, 1),
-        (errors.ConfigError, 1),
+        (errors.ConfigError, 2),
         (errors.LayoutError, 1),
         (errors.StoreConflict, 1),
         (errors.NotLeader, 3),
