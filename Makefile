@@ -44,10 +44,10 @@ cli: $(VENV)/installed ## An interactive prompt
 	@$(FORTDB)
 
 test: $(VENV)/installed ## Unit, property and integration tests
-	@$(BIN)/python -m pytest -m 'not chaos'
+	@$(BIN)/python -m pytest -m 'not chaos' --ignore tests/deploy
 
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
-	@$(BIN)/python -m pytest -m chaos --timeout 1800
+	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
 
 lint: $(VENV)/installed ## Style, types, and the one-way dependencies between rooms
 	@$(BIN)/ruff check .
