@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic.fields import FieldInfo
 
 from fortdb.errors import ConfigError
+from fortdb.limits import ROUTER_DEADLINE_MS_MAX
 
 _PREFIX = "FORTDB_"
 _NOT_SETTINGS = {
@@ -165,7 +166,7 @@ class ElasticIp(Section):
 class Routing(Section):
     """From clients to leaders."""
 
-    deadline_ms: int = Field(12_000, ge=100)
+    deadline_ms: int = Field(12_000, ge=100, le=ROUTER_DEADLINE_MS_MAX)
     """A request is held and tried again for so long, say while a leader is elected."""
 
 
