@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -13,6 +14,8 @@ import click
 from rehearsal.base import make_base
 from rehearsal.hosts import Access, forget, host_from, tear_down
 from rehearsal.network import Network
+from rehearsal.phases import ALL, DEPLOYED, Rehearsal
+from rehearsal.progress import Progress
 from rehearsal.tools import RehearsalError, control_group, missing, require
 
 directory_option = click.option(
@@ -52,8 +55,66 @@ def main() -> None:
     """Rehearse the whole deployment on this machine."""
 
 
+keep_option = click.option(
+    "--keep", is_flag=True, help="Leave all as it is when a phase fails, to look at it."
+)
+
+
+@main.command()
+@directory_option
+@cache_option
+@vpc_option
+@keep_option
+def run(directory: Path, cache: Path, vpc: str, keep: bool) -> None:
+    """Everything, faults and destruction included; torn down at the end, however it ends."""
+    require(missing())
+    progress = Progress()
+    rehearsal = Rehearsal(directory, cache, vpc, progress)
+    _play(rehearsal, ALL, keep)
+    with progress.phase("tear down"):
+        rehearsal.end()
+    progress.table()
+
+
+@main.command()
+@directory_option
+@cache_option
+@vpc_option
+@keep_option
+def up(directory: Path, cache: Path, vpc: str, keep: bool) -> None:
+    """Deploy, and leave it running to play with, until `down`."""
+    require(missing())
+    progress = Progress()
+    rehearsal = Rehearsal(directory, cache, vpc, progress)
+    _play(rehearsal, DEPLOYED, keep)
+    progress.table()
+    progress.console.print(
+        f"clients: fortdb --host {rehearsal.state.elastic_ip}   hosts: make ssh HOST=node-01"
+    )
+
+
+def _play(
+    rehearsal: Rehearsal, phases: Iterable[tuple[str, Callable[[Rehearsal], None]]], keep: bool
+) -> None:
+    """One phase after the other. If one fails, or we are interrupted, everything is torn down."""
+    try:
+        for title, phase in phases:
+            with rehearsal.progress.phase(title):
+                phase(rehearsal)
+    except BaseException as error:
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
+        if not (keep and isinstance(error, RehearsalError)):
+            with rehearsal.progress.phase("tear down"):
+                rehearsal.end()
+        rehearsal.progress.table()
+        raise
+
+
 @main.command("hosts-up")
-@click.option("--hosts", multiple=True, required=True, metavar="NAME=ADDRESS:ZONE", help="Once for each host.")
+@click.option(
+    "--hosts", multiple=True, required=True, metavar="NAME=ADDRESS:ZONE", help="Once for each host."
+)
 @directory_option
 @cache_option
 @vpc_option
@@ -102,15 +163,24 @@ def ssh(directory: Path, host: str, command: tuple[str, ...]) -> None:
     os.execvp("ssh", ["ssh", "-F", str(config), host, *command])
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, _end)
+    for ending in _ENDING:
+        signal.signal(ending, _end)
     try:
-        main(prog_name="python -m rehearsal")
+        main(prog_name="python -m rehearsal", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("rehearsal: interrupted; everything is torn down", err=True)
+        sys.exit(130)
     except RehearsalError as error:
         click.echo(f"rehearsal: {error}", err=True)
         sys.exit(1)

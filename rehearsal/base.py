@@ -18,7 +18,17 @@ from rehearsal.tools import RehearsalError, call, logged
 RELEASE = "bookworm"
 USER = "admin"
 PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "procps", "kmod", "netbase"),
+    *(
+        "systemd",
+        "systemd-sysv",
+        "dbus",
+        "libpam-systemd",
+        "openssh-server",
+        "sudo",
+        "procps",
+        "kmod",
+        "netbase",
+    ),
     *("python3", "python3-apt", "python3-venv", "ca-certificates", "openssl", "iproute2", "iputils-ping"),
     *("nftables", "e2fsprogs", "etcd-server", "etcd-client"),
 )
@@ -66,7 +76,9 @@ def _mirror() -> list[str]:
     if given := os.environ.get("FORTDB_REHEARSAL_MIRROR"):
         return [given]
     try:
-        targets = call("apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages")
+        targets = call(
+            "apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"
+        )
     except RehearsalError:
         return []
     found = (line.split() for line in targets.splitlines())

@@ -126,7 +126,11 @@ class Host:
 
     def wait(self) -> None:
         """Until SSH lets us in and systemd has started everything."""
-        wait_until(lambda: self.state() in ("running", "degraded"), f"{self.name} to boot: {self.console}", BOOT_S_MAX)
+        wait_until(
+            lambda: self.state() in ("running", "degraded"),
+            f"{self.name} to boot: {self.console}",
+            BOOT_S_MAX,
+        )
 
     def state(self) -> str:
         """As systemd has it; empty if the host does not answer."""
@@ -144,7 +148,9 @@ class Host:
         """Ask it to, and wait until it is back."""
         before = self._boot_id()
         self.ssh("sudo systemctl reboot", check=False)
-        wait_until(lambda: self._boot_id() not in ("", before), f"{self.name} to reboot: {self.console}", BOOT_S_MAX)
+        wait_until(
+            lambda: self._boot_id() not in ("", before), f"{self.name} to reboot: {self.console}", BOOT_S_MAX
+        )
         self.wait()
 
     def kill(self) -> None:
@@ -169,7 +175,9 @@ def host_from(words: str, network: Network, directory: Path, access: Access) -> 
     address, colon, zone = rest.partition(":")
     if not (name and equals and address):
         raise RehearsalError(f"a host is NAME=ADDRESS or NAME=ADDRESS:ZONE, not {words!r}")
-    return Host(name, address, zone if colon else "local", name.startswith("node"), network, directory, access)
+    return Host(
+        name, address, zone if colon else "local", name.startswith("node"), network, directory, access
+    )
 
 
 def tear_down(network: Network) -> list[str]:
@@ -178,7 +186,10 @@ def tear_down(network: Network) -> list[str]:
     end_control_group(network.tag)
     network.down()
     mounts = Path("/proc/self/mounts").read_text().splitlines()
-    return [*network.leftovers(), *(f"mount {line.split()[1]}" for line in mounts if f"/{network.tag}-" in line)]
+    return [
+        *network.leftovers(),
+        *(f"mount {line.split()[1]}" for line in mounts if f"/{network.tag}-" in line),
+    ]
 
 
 def forget(directory: Path) -> None:

@@ -1,0 +1,360 @@
+"""The rehearsal as a story: one method a phase, in the order of `ALL`.
+
+Each phase asserts what it is there to show and raises `RehearsalError` if it does not hold. Long output goes to
+logs/PHASE.log in the rehearsal's directory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rehearsal import simulated_aws
+from rehearsal.base import make_base
+from rehearsal.hosts import Access, Host, forget, tear_down
+from rehearsal.network import CLIENT, Network
+from rehearsal.progress import Progress
+from rehearsal.tools import RehearsalError, beside_python, call, control_group, logged, wait_until, within
+
+REPOSITORY = Path(__file__).parents[1]
+PORT = 5000
+MOVE_S_MAX = 60.0
+HEALTHY_S_MAX = 120.0
+LOAD_S = 5.0  # before and after the fault
+_NOT_COPIED = shutil.ignore_patterns(
+    ".terraform", "*.tfstate*", "*.tfvars", "*.tfvars.json", "destroy_override.tf"
+)
+
+
+@dataclass
+class State:
+    """What later commands need to know of a rehearsal that was left running; rehearsal.json."""
+
+    vpc: str
+    url: str = ""
+    elastic_ip: str = ""
+    hosts: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class Rehearsal:
+    """One run in one directory."""
+
+    def __init__(self, directory: Path, cache: Path, vpc: str, progress: Progress) -> None:
+        self.directory = directory
+        self.cache = cache
+        self.network = Network(vpc)
+        self.progress = progress
+        self.state = State(vpc)
+        self.access = Access(directory / "access")
+        self.logs = directory / "logs"
+        self.terraform = directory / "terraform"
+        self._base = Path()
+        self.hosts: dict[str, Host] = {}
+
+    # --- the phases ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Nothing of an earlier run; the hosts' base."""
+        tear_down(self.network)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / ".gitignore").write_text("*\n")
+        for part in ("access", "logs", "terraform", "secrets"):
+            shutil.rmtree(self.directory / part, ignore_errors=True)
+        forget(self.directory)
+        self.logs.mkdir()
+        self.access.make()
+        self._base = make_base(self.cache, self._group("base"))
+
+    def aws(self) -> None:
+        """The VPC as a network, and AWS."""
+        self.network.up()
+        self.state.url = simulated_aws.start(self.network, self.logs)
+        self._save()
+
+    def apply(self) -> None:
+        """`terraform apply` with what a stranger sets; the second plan is clean."""
+        shutil.copytree(REPOSITORY / "terraform", self.terraform, ignore=_NOT_COPIED)
+        settings = {
+            "region": simulated_aws.REGION,
+            "allowed_client_cidrs": [self.network.clients_cidr],
+            "ssh_public_key": self.access.public_key,
+            "admin_cidrs": [f"{self.network.operator}/32"],
+            "vpc_cidr": self.network.vpc_cidr,
+        }
+        (self.terraform / "rehearsal.auto.tfvars.json").write_text(json.dumps(settings, indent=2))
+        self._terraform("apply", "init", "-input=false")
+        self._terraform("apply", "apply", "-input=false", "-auto-approve")
+        self._terraform("apply", "plan", "-input=false", "-detailed-exitcode")  # 2, a failure, if not clean
+        outputs = {name: output["value"] for name, output in self._terraform_outputs().items()}
+        self.state.elastic_ip = outputs["elastic_ip"]
+        for role in ("nodes", "routers"):
+            for name, machine in outputs[role].items():
+                self._add_host(name, machine["private_ip"], machine["zone"])
+        self._save()
+        self.progress.note(
+            f"{len(self.hosts)} instances, Elastic IP {self.state.elastic_ip}, second plan clean"
+        )
+
+    def boot(self) -> None:
+        """A host for every instance, with the address Terraform gave it."""
+        for host in self.hosts.values():
+            host.create()
+            host.power_on(self._base)
+        for host in self.hosts.values():
+            host.wait()
+        self.progress.note(", ".join(f"{host.name} {host.address}" for host in self.hosts.values()))
+
+    def deploy(self) -> None:
+        """ansible-playbook, as in the README."""
+        self._play("deploy")
+
+    def again(self) -> None:
+        """The second run changes nothing and restarts nobody."""
+        before = self._processes()
+        recap = self._play("again")
+        changed = {host: counts["changed"] for host, counts in recap.items() if counts["changed"]}
+        self._hold(not changed, f"the second run changed something: {changed}", "again")
+        self._hold(self._processes() == before, "the second run restarted something", "again")
+        self.progress.note(f"changed=0 on {len(recap)} hosts")
+
+    def verify(self) -> None:
+        """What an operator would check, over SSH."""
+        endpoint = f"--endpoint={self.state.elastic_ip}:{PORT}"
+        options = [
+            "--ansible-inventory=inventory/aws_ec2.yml",
+            f"--ssh-config={self.access.config}",
+            endpoint,
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests/deploy",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+        ]
+        self._logged("verify", [*command, "--timeout=600", *options])
+        self.progress.note((self.logs / "verify.log").read_text().strip().splitlines()[-1].strip("= "))
+
+    def client(self) -> None:
+        """From outside, through the Elastic IP: FortDB's own client and Redis's."""
+        found = call(*self._env(), *self._fortdb("endpoint", "--aws"))
+        self._hold(self.state.elastic_ip in found, f"endpoint --aws says {found!r}", "client")
+        self._expect("", "put", "greeting", "hello, ring", exact=False)
+        self._expect("hello, ring", "get", "greeting")
+        for command, answer in (
+            ("SET a b", "OK"),
+            ("GET a", "b"),
+            ("DEL a greeting", "2"),
+            ("EXISTS greeting", "0"),
+        ):
+            said = self._client(
+                "redis-cli", "-h", self.state.elastic_ip, "-p", str(PORT), *command.split()
+            ).strip()
+            self._hold(said == answer, f"redis-cli {command} answered {said!r}", "client")
+        self._expect("", "put", "kept", "through it all", exact=False)
+
+    def move_ip(self) -> None:
+        """The active router's host dies: the standby takes the address, clients go on."""
+        active = self._active_router()
+        active.kill()
+        start = time.monotonic()
+        wait_until(lambda: self._answers("kept"), "the Elastic IP to serve again", MOVE_S_MAX)
+        took = time.monotonic() - start
+        now = self._active_router()
+        self._hold(now.name != active.name, f"the Elastic IP is still at {active.name}", "move_ip")
+        self.progress.note(f"from {active.name} to {now.name} in {took:.1f} s")
+        active.power_on(self._base)
+        active.wait()
+        self._healthy()
+
+    def reboot(self) -> None:
+        """A node's host reboots; its unit starts by itself and the ring heals."""
+        node = self.hosts["node-02"]
+        node.reboot()
+        self.progress.note(f"{node.name} back, all in sync after {self._healthy():.1f} s more")
+
+    def kill_node(self) -> None:
+        """A node's host loses power under load: no acknowledged write is lost."""
+        file = self.directory / "acknowledged"
+        file.unlink(missing_ok=True)
+        load = [sys.executable, "-m", "rehearsal.load", self.state.elastic_ip, str(PORT), str(file)]
+        node = self.hosts["node-01"]
+        with (self.logs / "load.log").open("w") as log:
+            process = subprocess.Popen(
+                within(self._group("load"), [*self._outside(), *load]),
+                stdin=subprocess.PIPE,
+                stderr=log,
+                cwd=REPOSITORY,
+            )
+            try:
+                wait_until(lambda: file.exists() and file.stat().st_size > 0, "the first write", 30)
+                time.sleep(LOAD_S)  # of load before the fault
+                node.kill()
+                size = file.stat().st_size
+                wait_until(lambda: file.stat().st_size > size + 10_000, "writes to go on", HEALTHY_S_MAX)
+                time.sleep(LOAD_S)  # and after it
+            finally:
+                process.communicate()
+        during = json.loads(self._client(*load, "check"))
+        self._hold(not during["lost"], f"acknowledged writes are lost: {during['lost'][:5]}", "load")
+        node.power_on(self._base)
+        node.wait()
+        self._healthy()
+        after = json.loads(self._client(*load, "check"))
+        self._hold(not after["lost"], f"acknowledged writes are lost: {after['lost'][:5]}", "load")
+        self._expect("through it all", "get", "kept")
+        self.progress.note(
+            f"{after['acknowledged']} acknowledged, none lost, longest pause {after['longest_pause_s']} s"
+        )
+
+    def destroy(self) -> None:
+        """`terraform destroy`, with its protection lifted as the documentation says; nothing is left in AWS."""
+        shutil.copy(self.terraform / "destroy_override.tf.example", self.terraform / "destroy_override.tf")
+        self._terraform("destroy", "destroy", "-input=false", "-auto-approve")
+        ec2 = simulated_aws.ec2(self.state.url)
+        instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+        running = [i["InstanceId"] for i in instances if i["State"]["Name"] != "terminated"]
+        left = [*running, *ec2.describe_addresses()["Addresses"], *ec2.describe_volumes()["Volumes"]]
+        self._hold(not left, f"still in AWS: {left}", "destroy")
+
+    def end(self) -> None:
+        """Tear everything down. Raises `RehearsalError` that names what is left."""
+        left = tear_down(self.network)
+        forget(self.directory)
+        if left:
+            raise RehearsalError(f"still there: {', '.join(left)}")
+
+    # --- what they are made of -------------------------------------------------------------------
+
+    def _add_host(self, name: str, address: str, zone: str) -> None:
+        has_volume = name.startswith("node")
+        self.hosts[name] = Host(name, address, zone, has_volume, self.network, self.directory, self.access)
+        self.state.hosts[name] = (address, zone)
+
+    def _save(self) -> None:
+        (self.directory / "rehearsal.json").write_text(json.dumps(asdict(self.state), indent=2))
+
+    def _group(self, name: str) -> Path:
+        return control_group(self.network.tag, name)
+
+    def _logged(self, phase: str, command: list[str], directory: Path = REPOSITORY) -> None:
+        logged(
+            [*self._env(), *command], self.logs / f"{phase}.log", self._group("phases"), directory=directory
+        )
+
+    def _env(self) -> list[str]:
+        """The environment of every tool, as a prefix: nothing of the user's own account is in it."""
+        wanted = {
+            **simulated_aws.environment(self.state.url),
+            **self.access.environment,
+            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible/ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "TF_IN_AUTOMATION": "1",
+            "PATH": f"{Path(sys.executable).parent}:{simulated_aws.environment(self.state.url)['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return ["env", "--ignore-environment", *(f"{name}={value}" for name, value in wanted.items())]
+
+    def _terraform(self, phase: str, *words: str) -> None:
+        self._logged(phase, ["terraform", *words[:1], "-no-color", *words[1:]], self.terraform)
+
+    def _terraform_outputs(self) -> dict[str, Any]:
+        text = call(*self._env(), "terraform", f"-chdir={self.terraform}", "output", "-json")
+        outputs: dict[str, Any] = json.loads(text)
+        return outputs
+
+    def _play(self, phase: str) -> dict[str, dict[str, int]]:
+        further = {
+            "fortdb_router_environment": simulated_aws.variables(self.state.url),
+            "certificates_directory": str(self.directory / "secrets"),
+            "firewall_client_sources": [self.network.clients_cidr],
+            "firewall_ssh_sources": [f"{self.network.operator}/32"],
+        }
+        playbook = ["-i", "inventory/aws_ec2.yml", "ansible/site.yml", "-e", json.dumps(further)]
+        self._logged(phase, [beside_python("ansible-playbook"), *playbook])
+        recap = recap_of((self.logs / f"{phase}.log").read_text())
+        self._hold(set(recap) == set(self.hosts), f"the play was for {sorted(recap)}", phase)
+        return recap
+
+    def _processes(self) -> dict[str, str]:
+        """The main processes of what was deployed."""
+        show = "systemctl show --property=Id,MainPID,NRestarts 'fortdb-*' etcd.service"
+        return {name: host.ssh(show) for name, host in self.hosts.items()}
+
+    def _outside(self) -> list[str]:
+        return ["ip", "netns", "exec", self.network.namespace(CLIENT)]
+
+    def _client(self, *command: str, check: bool = True) -> str:
+        """A command where a client would be."""
+        return call(*self._outside(), *self._env(), f"PYTHONPATH={REPOSITORY}", *command, check=check)
+
+    def _fortdb(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "fortdb", *words]
+
+    def _expect(self, answer: str, *words: str, exact: bool = True) -> None:
+        said = self._client(*self._fortdb("--host", self.state.elastic_ip, *words)).removesuffix("\n")
+        self._hold(not exact or said == answer, f"fortdb {' '.join(words)} answered {said!r}", "client")
+
+    def _answers(self, key: str) -> bool:
+        said = self._client(*self._fortdb("--host", self.state.elastic_ip, "get", key), check=False)
+        return said.removesuffix("\n") == "through it all"
+
+    def _healthy(self) -> float:
+        """Seconds until every router says that all is well."""
+        command = "sudo /opt/fortdb/current/bin/fortdb status >/dev/null && echo well"
+        routers = [host for host in self.hosts.values() if not host.has_volume]
+        are_well: Callable[[], bool] = lambda: all(  # noqa: E731
+            router.ssh(command, check=False).strip() == "well" for router in routers
+        )
+        return wait_until(are_well, "the ring to be healthy", HEALTHY_S_MAX, every_s=0.5)
+
+    def _active_router(self) -> Host:
+        leads = simulated_aws.leads(simulated_aws.ec2(self.state.url).describe_addresses()["Addresses"])
+        holder = leads.get(self.state.elastic_ip)
+        found = [host for host in self.hosts.values() if host.address == holder]
+        self._hold(len(found) == 1, f"the Elastic IP leads to {holder}", "move_ip")
+        return found[0]
+
+    def _hold(self, condition: bool, otherwise: str, phase: str) -> None:
+        if not condition:
+            raise RehearsalError(f"{otherwise}; see {self.logs}/{phase}.log")
+
+
+DEPLOYED = (
+    ("base system of the hosts", Rehearsal.begin),
+    ("simulated AWS", Rehearsal.aws),
+    ("terraform apply", Rehearsal.apply),
+    ("hosts boot", Rehearsal.boot),
+    ("ansible-playbook", Rehearsal.deploy),
+)
+SHOWN = (
+    ("ansible-playbook again", Rehearsal.again),
+    ("testinfra", Rehearsal.verify),
+    ("clients on the Elastic IP", Rehearsal.client),
+    ("active router's host dies", Rehearsal.move_ip),
+    ("node reboots", Rehearsal.reboot),
+    ("node's host dies under load", Rehearsal.kill_node),
+    ("terraform destroy", Rehearsal.destroy),
+)
+ALL = (*DEPLOYED, *SHOWN)
+
+
+def recap_of(output: str) -> dict[str, dict[str, int]]:
+    """Host -> its counts, from the end of what ansible-playbook says."""
+    recap = output.rpartition("PLAY RECAP")[2]
+    lines = re.findall(r"^(\S+)\s+: (ok=.*)$", recap, flags=re.MULTILINE)
+    return {
+        host: {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", counts)}
+        for host, counts in lines
+    }
