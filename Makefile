@@ -9,7 +9,10 @@ BIN := $(VENV)/bin
 FORTDB := $(BIN)/fortdb
 export FORTDB_PORT = $(PORT)
 
-.PHONY: help up down status ring cli test chaos lint format tools clean
+# Where the providers come from: a mirror on this disk, or else the registry.
+TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(FORTDB_TERRAFORM_PLUGIN_DIR),-plugin-dir=$(FORTDB_TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
+
+.PHONY: help up down status ring cli test chaos terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
 
 help: ## What there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +31,12 @@ $(VENV)/deploy: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,deploy]'
 	@touch $@
 
+# On its own: it pins half of what everybody else uses.
+$(VENV)/checkov: $(VENV)/installed
+	@echo "Installing checkov into $(VENV)/checkov"
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
+
 up: $(VENV)/installed ## Start a ring of three nodes and a router on 127.0.0.1:5000, and wait until it serves
 	@if [ -e .fortdb/ring.json ]; then $(FORTDB) local up; else $(FORTDB) local up --port $(PORT) --nodes $(NODES) --partitions $(PARTITIONS); fi
 
@@ -44,10 +53,34 @@ cli: $(VENV)/installed ## An interactive prompt
 	@$(FORTDB)
 
 test: $(VENV)/installed ## Unit, property and integration tests
-	@$(BIN)/python -m pytest -m 'not chaos' --ignore tests/deploy
+	@$(BIN)/python -m pytest -m 'not chaos and not terraform' --ignore tests/deploy
 
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
+
+terraform: $(VENV)/deploy ## The Terraform module: form, validations, and applied to a simulated AWS
+	terraform fmt -check -recursive terraform
+	$(TERRAFORM_INIT)
+	terraform -chdir=terraform validate
+	terraform -chdir=terraform test
+	@$(BIN)/python -m pytest -m terraform --timeout 900 tests/terraform
+
+deploy-lint: $(VENV)/deploy $(VENV)/checkov ## Playbooks, YAML, and the security of what Terraform makes
+	@cd ansible && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline
+	@$(BIN)/yamllint --strict ansible inventory
+	@$(VENV)/checkov/bin/checkov --quiet --compact --skip-download --config-file terraform/.checkov.yaml --directory terraform
+
+rehearsal: $(VENV)/deploy ## The whole deployment on this machine, faults and all (root)
+	@$(BIN)/python -m rehearsal run
+
+rehearsal-up: $(VENV)/deploy ## Deploy on this machine and leave it running (root)
+	@$(BIN)/python -m rehearsal up
+
+rehearsal-down: $(VENV)/deploy ## End what rehearsal-up left
+	@$(BIN)/python -m rehearsal down
+
+ssh: $(VENV)/deploy ## Log in on a rehearsed host: make ssh HOST=node-01
+	@$(BIN)/python -m rehearsal ssh $(HOST)
 
 lint: $(VENV)/installed ## Style, types, and the one-way dependencies between rooms
 	@$(BIN)/ruff check .
@@ -60,7 +93,7 @@ format: $(VENV)/installed ## Put the code into its form
 	@$(BIN)/ruff format .
 
 tools: ## Install what the tests start besides FortDB itself (Debian and Ubuntu, as root)
-	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools openssh-server python3-venv
+	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools openssh-server openssh-client debootstrap systemd-container nftables iproute2 python3-venv
 
 clean: down ## Stop the ring and throw its data away
 	rm -rf .fortdb

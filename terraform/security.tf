@@ -106,3 +106,8 @@ resource "aws_vpc_security_group_egress_rule" "out" {
   cidr_ipv4         = "0.0.0.0/0"
   ip_protocol       = "-1"
 }
+
+# Nobody uses the group that comes with a VPC, so it lets nothing through.
+resource "aws_default_security_group" "unused" {
+  vpc_id = aws_vpc.this.id
+}
