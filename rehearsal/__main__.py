@@ -14,7 +14,7 @@ import click
 from rehearsal.base import make_base
 from rehearsal.hosts import Access, forget, host_from, tear_down
 from rehearsal.network import Network
-from rehearsal.phases import ALL, DEPLOYED, Rehearsal
+from rehearsal.phases import ALL, DEPLOYED, SHOWN, Rehearsal
 from rehearsal.progress import Progress
 from rehearsal.tools import RehearsalError, control_group, missing, require
 
@@ -91,6 +91,17 @@ def up(directory: Path, cache: Path, vpc: str, keep: bool) -> None:
     progress.console.print(
         f"clients: fortdb --host {rehearsal.state.elastic_ip}   hosts: make ssh HOST=node-01"
     )
+
+
+@main.command("play")
+@directory_option
+@cache_option
+@click.argument("phases", nargs=-1, required=True, type=click.Choice([phase.__name__ for _, phase in SHOWN]))
+def play_phases(directory: Path, cache: Path, phases: tuple[str, ...]) -> None:
+    """Play phases on what `up` left running, say kill_node."""
+    require(missing())
+    rehearsal = Rehearsal.resume(directory, cache, Progress())
+    _play(rehearsal, [row for name in phases for row in SHOWN if row[1].__name__ == name], keep=True)
 
 
 def _play(

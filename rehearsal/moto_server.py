@@ -28,8 +28,8 @@ def _terminated(self: Any, *arguments: Any, **options: Any) -> Any:
     return done
 
 
-Instance.__init__ = _init
-Instance.terminate = _terminated
+Instance.__init__ = _init  # type: ignore[method-assign]
+Instance.terminate = _terminated  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

@@ -59,6 +59,20 @@ class Rehearsal:
         self._base = Path()
         self.hosts: dict[str, Host] = {}
 
+    @classmethod
+    def resume(cls, directory: Path, cache: Path, progress: Progress) -> Rehearsal:
+        """The one that was left running in this directory."""
+        file = directory / "rehearsal.json"
+        if not file.exists():
+            raise RehearsalError(f"no rehearsal is in {directory}: make rehearsal-up")
+        state = State(**json.loads(file.read_text()))
+        found = cls(directory, cache, state.vpc, progress)
+        found.state = state
+        for name, (address, zone) in dict(state.hosts).items():
+            found._add_host(name, address, zone)
+        found._base = make_base(cache, found._group("base"))
+        return found
+
     # --- the phases ------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -232,6 +246,7 @@ class Rehearsal:
         """Tear everything down. Raises `RehearsalError` that names what is left."""
         left = tear_down(self.network)
         forget(self.directory)
+        (self.directory / "rehearsal.json").unlink(missing_ok=True)
         if left:
             raise RehearsalError(f"still there: {', '.join(left)}")
 
@@ -260,11 +275,11 @@ class Rehearsal:
             **self.access.environment,
             "ANSIBLE_CONFIG": str(REPOSITORY / "ansible/ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
             "TF_IN_AUTOMATION": "1",
             "PATH": f"{Path(sys.executable).parent}:{simulated_aws.environment(self.state.url)['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        return ["env", "--ignore-environment", *(f"{name}={value}" for name, value in wanted.items())]
 
     def _terraform(self, phase: str, *words: str) -> None:
         self._logged(phase, ["terraform", *words[:1], "-no-color", *words[1:]], self.terraform)

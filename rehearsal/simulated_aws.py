@@ -139,8 +139,9 @@ def _follow(network: Network) -> None:
 
 def _serve(vpc_cidr: str, port: str) -> None:
     from moto.ec2.models import elastic_ip_addresses
+    from moto.server import main
 
-    from rehearsal.moto_server import main
+    import rehearsal.moto_server  # noqa: F401  mends on import
 
     network = Network(vpc_cidr)
     handed_out = count()

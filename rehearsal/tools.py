@@ -126,13 +126,15 @@ def logged(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env=environment,
             cwd=directory,
             check=False,
         )
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-lines_shown:])
-        raise RehearsalError(f"{command[0]} ended with {done.returncode}; {log} ends with:\n{tail}")
+        raise RehearsalError(
+            f"{Path(command[0]).name} ended with {done.returncode}; {log} ends with:\n{tail}"
+        )
 
 
 def within(group: Path, command: Sequence[str]) -> list[str]:
