@@ -100,8 +100,11 @@ def up(directory: Path, cache: Path, vpc: str, keep: bool) -> None:
 def play_phases(directory: Path, cache: Path, phases: tuple[str, ...]) -> None:
     """Play phases on what `up` left running, say kill_node."""
     require(missing())
-    rehearsal = Rehearsal.resume(directory, cache, Progress())
-    _play(rehearsal, [row for name in phases for row in SHOWN if row[1].__name__ == name], keep=True)
+    progress = Progress()
+    rehearsal = Rehearsal.resume(directory, cache, progress)
+    for name in phases:
+        with progress.phase(name):
+            getattr(rehearsal, name)()
 
 
 def _play(
@@ -190,7 +193,7 @@ if __name__ == "__main__":
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("rehearsal: interrupted; everything is torn down", err=True)
+        click.echo("rehearsal: interrupted", err=True)
         sys.exit(130)
     except RehearsalError as error:
         click.echo(f"rehearsal: {error}", err=True)

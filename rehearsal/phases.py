@@ -162,7 +162,7 @@ class Rehearsal:
 
     def client(self) -> None:
         """From outside, through the Elastic IP: FortDB's own client and Redis's."""
-        found = call(*self._env(), *self._fortdb("endpoint", "--aws"))
+        found = self._call(*self._fortdb("endpoint", "--aws"))
         self._hold(self.state.elastic_ip in found, f"endpoint --aws says {found!r}", "client")
         self._expect("", "put", "greeting", "hello, ring", exact=False)
         self._expect("hello, ring", "get", "greeting")
@@ -264,28 +264,29 @@ class Rehearsal:
         return control_group(self.network.tag, name)
 
     def _logged(self, phase: str, command: list[str], directory: Path = REPOSITORY) -> None:
-        logged(
-            [*self._env(), *command], self.logs / f"{phase}.log", self._group("phases"), directory=directory
-        )
+        log = self.logs / f"{phase}.log"
+        logged(command, log, self._group("phases"), self._environment(), directory)
 
-    def _env(self) -> list[str]:
-        """The environment of every tool, as a prefix: nothing of the user's own account is in it."""
-        wanted = {
-            **simulated_aws.environment(self.state.url),
+    def _environment(self) -> dict[str, str]:
+        """The environment of every tool: nothing of the user's own account is in it."""
+        inherited = simulated_aws.environment(self.state.url)
+        return {
+            **inherited,
             **self.access.environment,
             "ANSIBLE_CONFIG": str(REPOSITORY / "ansible/ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
             "TF_IN_AUTOMATION": "1",
-            "PATH": f"{Path(sys.executable).parent}:{simulated_aws.environment(self.state.url)['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{inherited['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(REPOSITORY),
         }
 
     def _terraform(self, phase: str, *words: str) -> None:
         self._logged(phase, ["terraform", *words[:1], "-no-color", *words[1:]], self.terraform)
 
     def _terraform_outputs(self) -> dict[str, Any]:
-        text = call(*self._env(), "terraform", f"-chdir={self.terraform}", "output", "-json")
+        text = self._call("terraform", f"-chdir={self.terraform}", "output", "-json")
         outputs: dict[str, Any] = json.loads(text)
         return outputs
 
@@ -307,12 +308,15 @@ class Rehearsal:
         show = "systemctl show --property=Id,MainPID,NRestarts 'fortdb-*' etcd.service"
         return {name: host.ssh(show) for name, host in self.hosts.items()}
 
+    def _call(self, *command: str, check: bool = True) -> str:
+        return call(*command, check=check, environment=self._environment(), directory=REPOSITORY)
+
     def _outside(self) -> list[str]:
         return ["ip", "netns", "exec", self.network.namespace(CLIENT)]
 
     def _client(self, *command: str, check: bool = True) -> str:
         """A command where a client would be."""
-        return call(*self._outside(), *self._env(), f"PYTHONPATH={REPOSITORY}", *command, check=check)
+        return self._call(*self._outside(), *command, check=check)
 
     def _fortdb(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "fortdb", *words]

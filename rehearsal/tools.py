@@ -100,9 +100,17 @@ def wait_until(condition: Callable[[], bool], what: str, seconds_max: float, eve
     return time.monotonic() - start
 
 
-def call(*command: str, text: str | None = None, check: bool = True) -> str:
+def call(
+    *command: str,
+    text: str | None = None,
+    check: bool = True,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> str:
     """A short command's output. Raises `RehearsalError` with what it said."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, check=False, env=environment, cwd=directory
+    )
     if check and done.returncode:
         said = (done.stderr or done.stdout).strip()
         raise RehearsalError(f"{' '.join(command)} ended with {done.returncode}: {said}")
