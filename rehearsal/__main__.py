@@ -140,14 +140,18 @@ def hosts_up(hosts: tuple[str, ...], directory: Path, cache: Path, vpc: str) -> 
     tear_down(network)
     forget(directory)
     machines = [host_from(words, network, directory, access) for words in hosts]
-    base = make_base(cache, control_group(network.tag, "base"))
-    network.up()
-    for machine in machines:
-        machine.create()
-        machine.power_on(base)
-    for machine in machines:
-        machine.wait()
-        click.echo(f"{machine.name} {machine.address} {machine.zone}: {machine.state()}")
+    try:
+        base = make_base(cache, control_group(network.tag, "base"))
+        network.up()
+        for machine in machines:
+            machine.create()
+            machine.power_on(base)
+        for machine in machines:
+            machine.wait()
+            click.echo(f"{machine.name} {machine.address} {machine.zone}: {machine.state()}")
+    except BaseException:
+        tear_down(network)
+        raise
     for name, value in access.environment.items():
         click.echo(f"export {name}='{value}'")
 
@@ -157,7 +161,8 @@ def hosts_up(hosts: tuple[str, ...], directory: Path, cache: Path, vpc: str) -> 
 @vpc_option
 def down(directory: Path, vpc: str) -> None:
     """End everything, also what a crashed run left."""
-    require(missing())
+    if os.geteuid() != 0:
+        raise RehearsalError("hosts and networks are root's: run it as root")
     left = tear_down(Network(vpc))
     forget(directory)
     if left:
