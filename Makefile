@@ -82,7 +82,7 @@ rehearsal-down: $(VENV)/deploy ## End what rehearsal-up left
 ssh: $(VENV)/deploy ## Log in on a rehearsed host: make ssh HOST=node-01
 	@$(BIN)/python -m rehearsal ssh $(HOST)
 
-lint: $(VENV)/installed ## Style, types, and the one-way dependencies between rooms
+lint: $(VENV)/deploy ## Style, types, and the one-way dependencies between rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -78,5 +78,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     machine = next((value for value in arguments.values() if isinstance(value, Machine)), None)
     if report.failed and machine is not None:
         for unit in machine.units:
-            lines = machine.host.run(f"journalctl --no-pager --unit {unit} --lines {_JOURNAL_LINES}").stdout
-            report.sections.append((f"{machine.name}: journal of {unit}", lines))
+            report.sections.append((f"{machine.name}: journal of {unit}", _journal(machine, unit)))
+
+
+def _journal(machine: Machine, unit: str) -> str:
+    try:
+        return str(machine.host.run(f"journalctl --no-pager --unit {unit} --lines {_JOURNAL_LINES}").stdout)
+    except RuntimeError as error:  # testinfra's, for a host that cannot be reached
+        return f"cannot be had: {error}"
