@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import testinfra
 from testinfra.host import Host
 
 FORTDB = "/opt/fortdb/current/bin/fortdb"
+
+
+def _beside_python(program: str) -> str:
+    """A program of this virtual environment, whether it is activated or not."""
+    beside = Path(sys.executable).parent / program
+    return str(beside) if beside.exists() else program
+
+
+def _plain(value: Any) -> Any:
+    """What an inventory plugin brought is marked as unsafe to template; here it is only read."""
+    if isinstance(value, dict):
+        if value.keys() == {"__ansible_unsafe"}:
+            return value["__ansible_unsafe"]
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -91,16 +108,16 @@ class Deployment:
 
     def __init__(self, inventory: str, patterns: list[str], access: Access) -> None:
         done = subprocess.run(
-            ["ansible-inventory", "--inventory", inventory, "--list"],
+            [_beside_python("ansible-inventory"), "--inventory", inventory, "--list"],
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, f"the inventory {inventory} cannot be read:\n{done.stderr}"
-        document = json.loads(done.stdout)
+        document = _plain(json.loads(done.stdout))
         variables = document["_meta"]["hostvars"]
         groups = {name: set(group.get("hosts", ())) for name, group in document.items() if name != "_meta"}
-        self.machines = [
+        self.everyone = [
             Machine(
                 name,
                 variables.get(name, {}),
@@ -108,7 +125,11 @@ class Deployment:
                 access,
             )
             for name in sorted({host for members in groups.values() for host in members})
-            if any(fnmatch(name, pattern) for pattern in patterns)
+        ]
+        self.machines = [
+            machine
+            for machine in self.everyone
+            if any(fnmatch(machine.name, pattern) for pattern in patterns)
         ]
 
     def of(self, group: str) -> list[Machine]:
