@@ -10,7 +10,7 @@ FORTDB := $(BIN)/fortdb
 export FORTDB_PORT = $(PORT)
 
 # Where the providers come from: a mirror on this disk, or else the registry.
-TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(FORTDB_TERRAFORM_PLUGIN_DIR),-plugin-dir=$(FORTDB_TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
+TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(TERRAFORM_PLUGIN_DIR),-plugin-dir=$(TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
 
 .PHONY: help up down status ring cli test chaos terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
 

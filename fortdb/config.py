@@ -2,7 +2,8 @@
 
 Every setting may also stand in the environment, `FORTDB_SECTION__KEY` (or `FORTDB_KEY` for one
 outside the sections); the environment wins. A wrong or unknown setting is refused with its name and
-what is allowed, all of them at once. Only entry points read this module and hand values down.
+what is allowed, all of them at once; a `FORTDB_KEY` that is no setting is left to FortDB's other
+programs (`FORTDB_URL` is the command line's). Only entry points read this module and hand values down.
 """
 
 from __future__ import annotations
@@ -20,13 +21,7 @@ from fortdb.errors import ConfigError
 from fortdb.limits import ROUTER_DEADLINE_MS_MAX
 
 _PREFIX = "FORTDB_"
-_NOT_SETTINGS = {
-    "FORTDB_HOST",
-    "FORTDB_PORT",
-    "FORTDB_URL",
-    "FORTDB_TRACEBACK",
-    "FORTDB_LOCAL_DIRECTORY",
-}  # the command line's own
+_SEPARATOR = "__"
 
 MiB = 1024 * 1024
 
@@ -269,9 +264,11 @@ def _overlay(kind: type[Section], values: dict[str, Any], environment: Mapping[s
     known = {variable: place for place, variable, _ in _settings(kind)}
     problems: list[str] = []
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(_PREFIX) or variable in _NOT_SETTINGS:
+        if not variable.startswith(_PREFIX):
             continue
         place = known.get(variable)
+        if place is None and _SEPARATOR not in variable:
+            continue
         if place is None:
             problems.append(f"{variable}: no such setting; `fortdb config reference` lists them")
             continue
@@ -310,7 +307,7 @@ def _settings(
         if isinstance(inner, type) and issubclass(inner, Section):
             yield from _settings(inner, (*place, name))
         else:
-            yield (*place, name), _PREFIX + "__".join((*place, name)).upper(), field
+            yield (*place, name), _PREFIX + _SEPARATOR.join((*place, name)).upper(), field
 
 
 def _section(kind: type[Section], place: tuple[str, ...]) -> type[Section] | None:

@@ -70,7 +70,7 @@ def environment(url: str, inherited: Mapping[str, str] = os.environ) -> dict[str
     kept = {name: value for name, value in inherited.items() if not name.startswith("AWS_")}
     if not Path(kept.get("TF_CLI_CONFIG_FILE", "/")).exists():
         del kept["TF_CLI_CONFIG_FILE"]
-    if plugins := kept.get("FORTDB_TERRAFORM_PLUGIN_DIR"):
+    if plugins := kept.get("TERRAFORM_PLUGIN_DIR"):
         kept["TF_CLI_ARGS_init"] = f"-plugin-dir={plugins}"
     nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     return {**kept, **nowhere, **variables(url), "NO_PROXY": "*", "no_proxy": "*"}

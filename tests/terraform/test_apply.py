@@ -126,7 +126,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         "AWS_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    if plugins := os.environ.get("FORTDB_TERRAFORM_PLUGIN_DIR"):
+    if plugins := os.environ.get("TERRAFORM_PLUGIN_DIR"):
         made["TF_CLI_ARGS_init"] = f"-plugin-dir={plugins}"
 
     def answers() -> bool:

@@ -107,9 +107,10 @@ def test_a_wrong_variable_is_told_by_its_name(file: Path) -> None:
     assert "status.port" in told
 
 
-def test_variables_of_the_command_line_are_none_of_the_servers(file: Path) -> None:
+def test_variables_of_other_programs_are_none_of_the_servers(file: Path) -> None:
     file.write_text(NODE)
-    assert load_node(file, {"FORTDB_PORT": "6000", "FORTDB_URL": "fortdb://x:1"}).client.port == 5100
+    others = {"FORTDB_PORT": "6000", "FORTDB_URL": "fortdb://x:1", "FORTDB_CA_PASSPHRASE": "x"}
+    assert load_node(file, others).client.port == 5100
 
 
 def test_the_reference_names_every_setting_and_its_variable() -> None:

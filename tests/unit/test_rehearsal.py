@@ -87,7 +87,7 @@ def test_no_tool_gets_at_a_real_account() -> None:
 
 
 def test_a_mirror_of_plugins_is_handed_to_terraform(tmp_path: Path) -> None:
-    inherited = {"FORTDB_TERRAFORM_PLUGIN_DIR": "/mirror", "TF_CLI_CONFIG_FILE": str(tmp_path / "none")}
+    inherited = {"TERRAFORM_PLUGIN_DIR": "/mirror", "TF_CLI_CONFIG_FILE": str(tmp_path / "none")}
     given = environment("http://10.33.255.2:4566", inherited)
     assert given["TF_CLI_ARGS_init"] == "-plugin-dir=/mirror"
     assert "TF_CLI_CONFIG_FILE" not in given
