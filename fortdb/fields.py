@@ -65,7 +65,7 @@ class Fields:
         # JSON has no NaN; Python's reader accepts one all the same.
         return float(
             self._get(
-                field, "a number above 0", lambda v: type(v) in (int, float) and math.isfinite(v) and v > 0
+                field, "a number from 0", lambda v: type(v) in (int, float) and math.isfinite(v) and v >= 0
             )
         )
 

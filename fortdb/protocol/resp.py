@@ -2,9 +2,10 @@
 
 The C parser of `hiredis` does the work, on whole commands only. It has no bounds of its own and
 buffers silently, so it is never shown a command that is unfinished or whose headers are unusually
-large: those are walked in Python (`_Straggler`), header by header as they arrive, and refused at the
+large: those are walked in Python (`_Walk`), header by header as they arrive, and refused at the
 header that goes too far. In the ordinary case, whole commands of ordinary size in one read, the guard
-costs two scans for unlikely bytes and the sum of the lengths.
+costs a few scans for unlikely bytes and the sum of the lengths. Whatever the client sends, a byte is
+looked at a fixed number of times.
 
 The first byte of a connection decides how it speaks, for good: `*` for RESP, anything else for text
 lines (see `text.py`). So what a client sends means the same however the network cuts it.
@@ -39,8 +40,9 @@ Request = list[bytes] | FortError
 """A command and its arguments; or `BadRequest` in the place of one that makes no sense; or, as the
 last of all, `ProtocolError`: the connection cannot go on."""
 
-_UNUSUAL_COUNT = re.compile(rb"\*\d{5}").search
-_UNUSUAL_LENGTH = re.compile(rb"\$\d{7}").search
+_LARGE_COUNT = re.compile(rb"\*\d{5}").search
+_LARGE_LENGTH = re.compile(rb"\$\d{7}").search
+_LARGE_OTHER = re.compile(rb"[%~>|]\d{5}").search  # RESP3's maps, sets, pushes, attributes: no commands
 _HEADER_BYTES_MAX = 32
 _CRLF = b"\r\n"
 
@@ -91,12 +93,21 @@ def _encoded_bytes(length: int) -> int:
 _ENCODED_BYTES = [_encoded_bytes(length) for length in range(8192)]
 
 
+def _looks_large(data: bytes) -> bool:
+    """Whether something in it may be a header that declares much; most often it is but a value."""
+    if _LARGE_COUNT(data) is not None or _LARGE_LENGTH(data) is not None:
+        return True
+    # The four bytes are far faster to look for than the pattern.
+    any_other = b"%" in data or b"~" in data or b">" in data or b"|" in data
+    return any_other and _LARGE_OTHER(data) is not None
+
+
 class RequestParser:
     """Turns what a client sends into requests, in order."""
 
     def __init__(self) -> None:
         self._reader = Reader()
-        self._straggler: _Straggler | None = None  # the unfinished command at the end of the input
+        self._unfinished: _Walk | None = None  # the unfinished command at the end of the input
         self._line = bytearray()  # the unfinished text line
         self._speaks_text: bool | None = None
 
@@ -112,27 +123,32 @@ class RequestParser:
                 self._read_arrays(data, requests)
         except ProtocolError as error:
             requests.append(error)
-        except (HiredisError, TypeError):
+        except (HiredisError, TypeError, IndexError):
             requests.append(ProtocolError("expected an array of bulk strings"))
         return requests
 
     # --- arrays ---------------------------------------------------------------------------
 
     def _read_arrays(self, data: bytes, requests: list[Request]) -> None:
-        straggler = self._straggler
-        while data:
-            if straggler is None:
-                if _UNUSUAL_COUNT(data) is None and _UNUSUAL_LENGTH(data) is None:
-                    data = self._read_ordinary(data, requests)
-                    if not data:
-                        break
-                straggler = _Straggler()
-            rest = straggler.feed(data)
-            if rest is None:
-                break
-            self._read_ordinary(straggler.command(), requests)
-            straggler, data = None, rest
-        self._straggler = straggler
+        if self._unfinished is not None:
+            self._unfinished.feed(data)
+            if not self._unfinished.next():
+                return
+            whole, data = self._unfinished.taken(), self._unfinished.rest()
+            self._unfinished = None
+            self._read_ordinary(whole, requests)
+        if data and not _looks_large(data):
+            data = self._read_ordinary(data, requests)
+        if not data:
+            return
+        walk = _Walk(data)
+        try:
+            while walk.next():
+                pass
+        finally:  # what stands before a fault is still a request
+            self._read_ordinary(walk.taken(), requests)
+        if walk:
+            self._unfinished = walk
 
     def _read_ordinary(self, data: bytes, requests: list[Request]) -> bytes:
         """Parse from a command's beginning; returns what is left of `data`: an unfinished command."""
@@ -142,6 +158,8 @@ class RequestParser:
         gets = reader.gets
         command = gets()
         while command is not False:
+            if data[used] != 42:  # '*': a map, a set or a push is no command
+                raise TypeError
             b"".join(command)  # a TypeError unless all of them are strings
             try:
                 used += sum([_ENCODED_BYTES[len(argument)] for argument in command])
@@ -180,39 +198,53 @@ class RequestParser:
             raise ProtocolError("too big inline request")
 
 
-class _Straggler:
-    """One command that did not arrive whole, or looks unusually large."""
+class _Walk:
+    """Walks over commands that did not arrive whole or look large, from header to header."""
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
+    def __init__(self, data: bytes) -> None:
+        self._buffer = bytearray(data)
+        self._whole = 0  # where the last whole command ends
         self._at = 0  # where the next header begins
-        self._left: int | None = None  # arguments still to come, None before the first header
+        self._left: int | None = None  # arguments still to come, None before the command's own header
         self._total = 0
 
-    def feed(self, data: bytes) -> bytes | None:
-        """Take more bytes; once the command is whole, returns what follows it.
+    def __bool__(self) -> bool:
+        return len(self._buffer) > 0
+
+    def feed(self, data: bytes) -> None:
+        """Take more bytes."""
+        self._buffer += data
+
+    def next(self) -> bool:
+        """Walk over one more command; False if it is not whole yet.
 
         Raises `ProtocolError` at the first header that declares too much or is none.
         """
         buffer = self._buffer
-        buffer += data
         while self._left is None or self._left:
             if self._at >= len(buffer):
-                return None
+                return False
             end = buffer.find(_CRLF, self._at, self._at + _HEADER_BYTES_MAX)
             if end < 0:
                 if len(buffer) - self._at >= _HEADER_BYTES_MAX:
                     raise ProtocolError("too long a length")
-                return None
+                return False
             self._header(bytes(buffer[self._at : end]), end + 2)
         if self._at > len(buffer):
-            return None
-        rest = bytes(buffer[self._at :])
-        del buffer[self._at :]
-        return rest
+            return False
+        self._whole, self._left, self._total = self._at, None, 0
+        return True
 
-    def command(self) -> bytes:
-        """The whole command."""
+    def taken(self) -> bytes:
+        """The whole commands walked over, which are then forgotten."""
+        commands = bytes(self._buffer[: self._whole])
+        del self._buffer[: self._whole]
+        self._at -= self._whole
+        self._whole = 0
+        return commands
+
+    def rest(self) -> bytes:
+        """What has not been walked over."""
         return bytes(self._buffer)
 
     def _header(self, header: bytes, after: int) -> None:

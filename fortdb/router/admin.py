@@ -7,6 +7,7 @@ node that must do it; a router only carries the word.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -315,8 +316,8 @@ def _nodes_after(view: ClusterView, options: Mapping[str, Any]) -> dict[str, Nod
     for name, weight in options.get("weights", {}).items():
         if name not in nodes:
             raise LayoutError(f"cannot weigh {name!r}: no such node; there are {', '.join(sorted(nodes))}")
-        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
-            raise LayoutError(f"weight of {name} must be a number")
+        if type(weight) not in (int, float) or not 0 <= weight < math.inf:
+            raise LayoutError(f"weight of {name} must be a number, 0 or more")
         nodes[name] = replace(nodes[name], weight=float(weight))
     return nodes
 

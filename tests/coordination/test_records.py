@@ -31,7 +31,7 @@ KEYS = Keys("test")
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
 texts = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable())
 several_names = st.lists(names, unique=True, max_size=4).map(tuple)
-weights = st.floats(0.01, 1e6)
+weights = st.floats(0, 1e6)
 
 partition_records = st.builds(
     PartitionRecord,
@@ -116,8 +116,8 @@ PARTITION = LAYOUT["partitions"][0]
         ({"version": 0}, "'version' must be"),
         ({"nodes": []}, "'nodes' must be an object"),
         ({"nodes": {"n1": {"zone": "", "weight": 1}}}, "layout.nodes.n1 .* 'zone' must be text"),
-        ({"nodes": {"n1": {"zone": "a", "weight": 0}}}, "'weight' must be a number above 0"),
-        ({"nodes": {"n1": {"zone": "a", "weight": float("nan")}}}, "'weight' must be a number above 0"),
+        ({"nodes": {"n1": {"zone": "a", "weight": -0.1}}}, "'weight' must be a number from 0"),
+        ({"nodes": {"n1": {"zone": "a", "weight": float("nan")}}}, "'weight' must be a number from 0"),
         ({"nodes": {"n1": {"zone": "a"}}}, "lacks the field 'weight'"),
         ({"nodes": {"n1": 5}}, "layout.nodes.n1 .* is not a JSON object"),
         ({"partitions": [{**PARTITION, "token": "ff"}]}, r"layout.partitions\[0\] .* 'token' must be 16 hex"),

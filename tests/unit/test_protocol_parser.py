@@ -6,6 +6,7 @@ import itertools
 import tracemalloc
 
 import pytest
+from hiredis import Reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,7 +62,22 @@ def test_any_bytes_are_requests_or_errors_and_pieces_do_not_matter(data: bytes, 
 
 resp_like = st.lists(
     st.sampled_from(
-        [b"*1\r\n", b"*2\r\n", b"$3\r\n", b"GET", b"\r\n", b"*", b"$", b"-1", b"0", b"$0\r\n", b":1\r\n"]
+        [
+            b"*1\r\n",
+            b"*2\r\n",
+            b"$3\r\n",
+            b"GET",
+            b"\r\n",
+            b"*",
+            b"$",
+            b"-1",
+            b"0",
+            b"$0\r\n",
+            b":1\r\n",
+            b"%1\r\n",
+            b"~2\r\n",
+            b">1\r\n",
+        ]
     ),
     min_size=1,
     max_size=30,
@@ -86,6 +102,11 @@ def test_what_looks_like_resp_is_read_alike_in_any_pieces(data: bytes, cuts: lis
         (b"*2\r\n$%d\r\n" % (VALUE_BYTES_MAX + 1), "bulk length"),
         (b"*2\r\n$-1\r\n", "bulk length"),
         (b"*1\r\n:1\r\n", "expected an array"),
+        (b"*1\r\n%1\r\n$1\r\na\r\n$1\r\nb\r\n", "expected an array"),
+        (b"*0\r\n%1\r\n$4\r\nPING\r\n$0\r\n\r\n", "expected an array"),
+        (b"*0\r\n~1\r\n$4\r\nPING\r\n", "expected an array"),
+        (b"*0\r\n>1\r\n$4\r\nPING\r\n", "expected an array"),
+        (b"*0\r\n>4000000000\r\n", "multibulk length"),
         (b"*" + b"1" * 100, "too long a length"),
         (b"*1\r\n$" + b"1" * 100, "too long a length"),
     ],
@@ -118,6 +139,32 @@ def test_an_oversize_value_is_not_buffered() -> None:
     finally:
         tracemalloc.stop()
     assert held < 100_000
+
+
+def test_many_commands_before_a_large_one_are_read_once() -> None:
+    """The work is counted, not timed: bytes handed to the C parser, of a read full of small commands
+    that ends in the beginning of a large one."""
+    commands = pack([b"PING"]) * 20_000
+    parser = RequestParser()
+    handed = 0
+
+    class CountingReader(Reader):
+        def feed(self, data: bytes) -> None:  # type: ignore[override]
+            nonlocal handed
+            handed += len(data)
+            super().feed(data)
+
+    parser._reader = CountingReader()
+    requests = parser.feed(commands + b"*2\r\n$3\r\nGET\r\n$1000000\r\nx")
+    assert requests == [[b"PING"]] * 20_000
+    assert handed == len(commands)
+    assert parser.feed(bytes(999_999) + b"\r\n") == [[b"GET", b"x" + bytes(999_999)]]
+
+
+def test_what_stands_before_a_fault_is_still_a_request() -> None:
+    *pings, error = RequestParser().feed(pack([b"PING"]) * 3 + b"*1\r\n$99999999999\r\n")
+    assert pings == [[b"PING"]] * 3
+    assert isinstance(error, ProtocolError)
 
 
 def test_a_long_line_is_refused_before_its_end() -> None:
