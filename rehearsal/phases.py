@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 from rehearsal import simulated_aws
 from rehearsal.base import make_base
+from rehearsal.breakages import BREAKAGES, failed_checks
 from rehearsal.hosts import Access, Host, forget, tear_down
 from rehearsal.network import CLIENT, Network
 from rehearsal.progress import Progress
@@ -141,24 +143,28 @@ class Rehearsal:
 
     def verify(self) -> None:
         """What an operator would check, over SSH."""
-        endpoint = f"--endpoint={self.state.elastic_ip}:{PORT}"
-        options = [
-            "--ansible-inventory=inventory/aws_ec2.yml",
-            f"--ssh-config={self.access.config}",
-            endpoint,
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "tests/deploy",
-            "-q",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-        ]
-        self._logged("verify", [*command, "--timeout=600", *options])
+        self._logged("verify", self._checks())
         self.progress.note((self.logs / "verify.log").read_text().strip().splitlines()[-1].strip("= "))
+
+    def broken(self) -> None:
+        """One thing of each kind is broken, and the checks notice every one; mended, they pass again."""
+        log = self.logs / "broken.log"
+        for breakage in BREAKAGES:
+            self.hosts[breakage.host].ssh(f"sudo sh -c {shlex.quote(breakage.broken_by)}")
+        found = self._call(*self._checks(), check=False)
+        log.write_text(found)
+        failed = failed_checks(found)
+        missed = [b.what for b in BREAKAGES if not failed.keys() >= set(b.noticed_by)]
+        self._hold(not missed, f"not noticed: {', '.join(missed)}", "broken")
+        known = {check for b in BREAKAGES for check in b.noticed_by}
+        further = sorted(failed.keys() - known)
+        self._hold(not further, f"not meant to be broken: {', '.join(further)}", "broken")
+        self._hold("journal of fortdb-node@node-03" in found, "no journal is printed", "broken")
+        for breakage in reversed(BREAKAGES):
+            self.hosts[breakage.host].ssh(f"sudo sh -c {shlex.quote(breakage.mended_by)}")
+        self._healthy()
+        self._logged("broken", self._checks(*failed.values()))
+        self.progress.note(f"{len(BREAKAGES)} things broken, noticed by {len(failed)} checks, mended")
 
     def client(self) -> None:
         """From outside, through the Elastic IP: FortDB's own client and Redis's."""
@@ -282,6 +288,15 @@ class Rehearsal:
             "PYTHONPATH": str(REPOSITORY),
         }
 
+    def _checks(self, *only: str) -> list[str]:
+        """pytest on the deployment, as in the README."""
+        return [
+            *(sys.executable, "-m", "pytest", *(only or ("tests/deploy",))),
+            *("-q", "--tb=short", "-p", "no:cacheprovider"),
+            *("--timeout=600", "--ansible-inventory=inventory/aws_ec2.yml"),
+            *(f"--ssh-config={self.access.config}", f"--endpoint={self.state.elastic_ip}:{PORT}"),
+        ]
+
     def _terraform(self, phase: str, *words: str) -> None:
         self._logged(phase, ["terraform", *words[:1], "-no-color", *words[1:]], self.terraform)
 
@@ -360,6 +375,7 @@ DEPLOYED = (
 SHOWN = (
     ("ansible-playbook again", Rehearsal.again),
     ("testinfra", Rehearsal.verify),
+    ("testinfra on what is broken", Rehearsal.broken),
     ("clients on the Elastic IP", Rehearsal.client),
     ("active router's host dies", Rehearsal.move_ip),
     ("node reboots", Rehearsal.reboot),

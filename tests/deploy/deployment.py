@@ -16,6 +16,8 @@ import testinfra
 from testinfra.host import Host
 
 FORTDB = "/opt/fortdb/current/bin/fortdb"
+NODE_PORT = 5100
+ROUTER_PORT = 5000
 
 
 def _beside_python(program: str) -> str:
@@ -95,6 +97,12 @@ class Machine:
         done = self.host.run(command)
         assert done.rc in (0, 2), f"{self.name}: {command} ended with {done.rc}: {done.stderr.strip()}"
         return json.loads(done.stdout)
+
+    def ask(self, port: int, line: str) -> str:
+        """What a server on this host answers to one text line."""
+        talk = f"printf '{line}\\r\\nQUIT\\r\\n'"
+        command = f"{talk} | timeout 5 bash -c 'exec 3<>/dev/tcp/{self.address}/{port}; cat >&3; cat <&3'"
+        return str(self.host.run(command).stdout)
 
     def show(self, unit: str) -> dict[str, str]:
         """A unit's properties as systemd reports them."""

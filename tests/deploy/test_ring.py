@@ -12,7 +12,7 @@ import pytest
 
 from fortdb.model import Layout, NodeSpec, Partition
 from fortdb.ring.tokens import TokenMap
-from tests.deploy.deployment import FORTDB, Deployment, Machine
+from tests.deploy.deployment import FORTDB, NODE_PORT, Deployment, Machine
 
 
 def test_all_is_well(deployment: Deployment) -> None:
@@ -54,9 +54,7 @@ def test_the_rendered_layout_is_the_live_one(node: Machine, deployment: Deployme
 def test_each_nodes_disk_holds_what_the_layout_says(node: Machine) -> None:
     """As the node's own process tells it, asked on its client port."""
     rendered = json.loads(node.host.file("/etc/fortdb/layout.json").content_string)
-    port = 5100
-    talk = f"printf 'RING\\r\\nQUIT\\r\\n' | timeout 5 bash -c 'exec 3<>/dev/tcp/{node.address}/{port}; cat >&3; cat <&3'"
-    answer = node.host.run(talk).stdout
+    answer = node.ask(NODE_PORT, "RING")
     replicas = json.loads(answer[answer.index("{") : answer.rindex("}") + 1])["replicas"]
     assert sorted(replicas) == sorted(rendered["held"][node.name])
 
@@ -90,9 +88,7 @@ def test_a_write_is_on_the_disks_of_the_right_nodes(
     assert fortdb("get", key) == "written from afar"
     partition = _partition_of(ring, key)
     for node in deployment.of("fortdb_nodes"):
-        talk = f"printf 'GET {key} STALE\\r\\nQUIT\\r\\n'"
-        command = f"{talk} | timeout 5 bash -c 'exec 3<>/dev/tcp/{node.address}/5100; cat >&3; cat <&3'"
-        answer = node.host.run(command).stdout
+        answer = node.ask(NODE_PORT, f"GET {key} STALE")
         if node.name in partition["replicas"]:
             assert "written from afar" in answer, f"{node.name} does not have it: {answer}"
         else:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rehearsal.breakages import BREAKAGES, failed_checks
 from rehearsal.hosts import Access, host_from
 from rehearsal.network import Network, gateway_rules
-from rehearsal.phases import recap_of
+from rehearsal.phases import REPOSITORY, recap_of
 from rehearsal.simulated_aws import environment, images, leads
 from rehearsal.tools import RehearsalError, control_group_root, missing, require
 
@@ -107,3 +108,18 @@ def test_the_recap_of_a_play() -> None:
     output = "changed=7\nPLAY RECAP ****\nnode-01    : ok=97   changed=0    unreachable=0    failed=0   \n\n"
     assert recap_of(output) == {"node-01": {"ok": 97, "changed": 0, "unreachable": 0, "failed": 0}}
     assert recap_of("no such thing") == {}
+
+
+def test_failed_checks_are_known_by_their_names() -> None:
+    output = (
+        "tests/deploy/test_a.py::test_x PASSED\nFAILED tests/deploy/test_a.py::test_y[node-01] - assert 1\n"
+    )
+    assert failed_checks(output) == {"test_y[node-01]": "tests/deploy/test_a.py::test_y[node-01]"}
+
+
+def test_every_breakage_is_noticed_by_a_check_that_there_is() -> None:
+    checks = "".join(path.read_text() for path in (REPOSITORY / "tests/deploy").glob("test_*.py"))
+    for breakage in BREAKAGES:
+        assert breakage.noticed_by
+        for check in breakage.noticed_by:
+            assert f"def {check.partition('[')[0]}(" in checks, check
