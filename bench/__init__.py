@@ -1,0 +1,1 @@
+"""Measures FortDB beside Redis and etcd, in one run on one machine; see `docs/bench/README.md`."""
