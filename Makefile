@@ -12,7 +12,7 @@ export FORTDB_PORT = $(PORT)
 # Where the providers come from: a mirror on this disk, or else the registry.
 TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(TERRAFORM_PLUGIN_DIR),-plugin-dir=$(TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
 
-.PHONY: help up down status ring cli test chaos terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
+.PHONY: help up down status ring cli test chaos bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
 
 help: ## What there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,12 @@ test: $(VENV)/installed ## Unit, property and integration tests
 
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
+
+bench: $(VENV)/installed ## FortDB beside Redis and etcd, about three minutes; the report goes to .bench/report
+	@$(BIN)/python -m bench --short
+
+bench-full: $(VENV)/installed ## The same with every load, in hours; the report goes to docs/bench
+	@$(BIN)/python -m bench --full --out docs/bench
 
 terraform: $(VENV)/deploy ## The Terraform module: form, validations, and applied to a simulated AWS
 	terraform fmt -check -recursive terraform
