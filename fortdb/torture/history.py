@@ -1,0 +1,164 @@
+"""What clients of a tortured ring did and were told, and what was done to the ring meanwhile.
+
+A history is a file of JSON lines, written as things happen: a torture that is killed leaves its evidence.
+Times are nanoseconds of one monotonic clock.
+
+Every key is one register, absent or text. `increment` works on integer text, absent is 0; `append` adds text
+that ends in a comma and holds no other, so that a read shows the whole list.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fortdb.errors import BadRequest
+
+Value = str | int | bool | None
+
+
+class Outcome(Enum):
+    """What is known of a call's effect."""
+
+    OK = "ok"
+    FAILED = "failed"
+    """It certainly had none, and never will."""
+    UNKNOWN = "unknown"
+    """It may have taken place at any time after it began, or never."""
+
+
+class Kind(Enum):
+    """What a call does: its arguments -> its result."""
+
+    READ = "read"
+    """() -> the value, None if absent"""
+    WRITE = "write"
+    """(value) -> anything"""
+    DELETE = "delete"
+    """() -> whether it was there"""
+    CAS = "cas"
+    """(expected, new) -> whether it was swapped"""
+    INCREMENT = "increment"
+    """(amount) -> the new count"""
+    APPEND = "append"
+    """(element and comma) -> the new length in bytes"""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of one client."""
+
+    client: int
+    kind: Kind
+    key: str
+    arguments: tuple[Value, ...]
+    started_ns: int
+    ended_ns: int
+    outcome: Outcome
+    result: Value
+    via: str
+    error: str | None = None
+
+    def __str__(self) -> str:
+        """As a person reads it: `write a=1`, `read a -> 1`, `delete a -> ?`."""
+        arguments = ",".join(map(_shown, self.arguments))
+        if self.kind is Kind.CAS:
+            arguments = "→".join(map(_shown, self.arguments))
+        call = f"{self.kind.value} {arguments}".strip()
+        if self.outcome is Outcome.OK:
+            return call if self.kind is Kind.WRITE else f"{call} = {_shown(self.result)}"
+        return f"{call} {'?' if self.outcome is Outcome.UNKNOWN else '✗'}"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEvent:
+    """A fault's `phase`, "begin" or "end"."""
+
+    name: str
+    phase: str
+    detail: str
+    at_ns: int
+
+
+class History:
+    """Records into a file, from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(self, operation: Operation) -> None:
+        """A call is over."""
+        fields = asdict(operation)
+        fields |= {"kind": operation.kind.value, "outcome": operation.outcome.value}
+        self._write(fields)
+
+    def record_fault(self, event: FaultEvent) -> None:
+        """A fault begins or ends."""
+        self._write({"fault": asdict(event)})
+
+    def close(self) -> None:
+        """Everything is on its way to the disk."""
+        with self._lock:
+            self._file.close()
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+        with self._lock:
+            self._file.write(line)
+
+
+def load(path: Path) -> tuple[list[Operation], list[FaultEvent]]:
+    """What was recorded. The last line may have been cut off by a kill; it is left out.
+
+    Raises `BadRequest` naming the line that makes no sense, or the file that cannot be read.
+    """
+    operations: list[Operation] = []
+    faults: list[FaultEvent] = []
+    for number, line in _lines(path):
+        try:
+            fields = json.loads(line)
+            if "fault" in fields:
+                faults.append(FaultEvent(**fields["fault"]))
+            else:
+                operations.append(_operation(fields))
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadRequest(f"{path}, line {number}, is no call and no fault: {error}") from None
+    return operations, faults
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is no history: {error}") from None
+    whole = text[: text.rfind("\n") + 1]
+    yield from enumerate(whole.splitlines(), start=1)
+
+
+def _operation(fields: dict[str, Any]) -> Operation:
+    fields["kind"], fields["outcome"] = Kind(fields["kind"]), Outcome(fields["outcome"])
+    fields["arguments"] = tuple(fields["arguments"])
+    return Operation(**fields)
+
+
+def _shown(value: Value) -> str:
+    """A value, or the end of one that is long."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 24 else f"…{text[-23:]}"
