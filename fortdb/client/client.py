@@ -80,9 +80,10 @@ class Client:
         expire_ms: int | None = None,
         only_if_absent: bool = False,
         only_if_present: bool = False,
+        only_if_equal: bytes | str | None = None,
         ack: Ack | None = None,
     ) -> bool:
-        """Store a value; False if the condition did not hold.
+        """Store a value; False if the condition did not hold. With `only_if_equal`, compare-and-set.
 
         `ack` None takes the policy of the key's keyspace (sync unless it says otherwise);
         `Ack.ASYNC` answers from the leader's disk alone and may lose the write in a failover.
@@ -94,6 +95,7 @@ class Client:
                 expire_ms=expire_ms,
                 only_if_absent=only_if_absent,
                 only_if_present=only_if_present,
+                only_if_equal=only_if_equal,
                 ack=ack,
             )
         )

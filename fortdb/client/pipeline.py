@@ -59,6 +59,7 @@ class Pipeline:
         expire_ms: int | None = None,
         only_if_absent: bool = False,
         only_if_present: bool = False,
+        only_if_equal: bytes | str | None = None,
         ack: Ack | None = None,
     ) -> Later[bool]:
         return self.add(
@@ -68,6 +69,7 @@ class Pipeline:
                 expire_ms=expire_ms,
                 only_if_absent=only_if_absent,
                 only_if_present=only_if_present,
+                only_if_equal=only_if_equal,
                 ack=ack,
             )
         )

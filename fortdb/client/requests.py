@@ -81,11 +81,12 @@ def put(
     expire_ms: int | None = None,
     only_if_absent: bool = False,
     only_if_present: bool = False,
+    only_if_equal: bytes | str | None = None,
     ack: Ack | None = None,
 ) -> Request[bool]:
     """Store a value; False when the condition did not hold."""
-    if only_if_absent and only_if_present:
-        raise BadRequest("only_if_absent and only_if_present exclude each other; give one")
+    if only_if_absent + only_if_present + (only_if_equal is not None) > 1:
+        raise BadRequest("only_if_absent, only_if_present and only_if_equal exclude each other; give one")
     arguments: list[Argument] = [b"SET", key, value]
     if expire_ms is not None:
         arguments += [b"PX", expire_ms]
@@ -93,6 +94,8 @@ def put(
         arguments.append(b"NX")
     if only_if_present:
         arguments.append(b"XX")
+    if only_if_equal is not None:
+        arguments += [b"IFEQ", only_if_equal]
     if ack is not None:
         arguments += [b"ACK", ack.value.upper()]
     return request(arguments, _was_done)

@@ -118,10 +118,11 @@ def _set(execution: Execution, args: list[bytes]) -> bytes:
         return OK
     options = parse_set(args, execution.now_ms)
     stored = None
-    if options.only_if_absent or options.only_if_present or options.get or options.keep_ttl:
+    if options.is_conditional or options.get or options.keep_ttl:
         stored = execution.stored(options.key)
-    former = NIL if stored is None else bulk(payload_of(stored))
-    if (options.only_if_absent and stored is not None) or (options.only_if_present and stored is None):
+    payload = None if stored is None else payload_of(stored)
+    former = NIL if payload is None else bulk(payload)
+    if options.is_conditional and not options.may_replace(payload):
         return former if options.get else NIL
     expiry_ms = options.expiry_ms or 0
     if options.keep_ttl and stored is not None:

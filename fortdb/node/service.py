@@ -52,6 +52,7 @@ from fortdb.node.execute import HANDLERS, Execution
 from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
+from fortdb.protocol.arguments import ends_with_acknowledgement
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import integer
 from fortdb.replication.entries import Kind, Operation, RequestId
@@ -312,7 +313,7 @@ class NodeService:
     def _acknowledgement(self, command: Command, args: list[bytes]) -> tuple[list[bytes], Ack]:
         """The acknowledgement that the request asks for by itself, or else by the keyspaces of its keys:
         async only if all of them say so."""
-        if command.name == "SET" and len(args) >= 5 and args[-2].upper() == b"ACK":
+        if command.name == "SET" and ends_with_acknowledgement(args):
             word = args[-1].decode("ascii", "replace").lower()
             if word not in ("sync", "async"):
                 raise BadRequest("ACK takes SYNC or ASYNC")

@@ -39,9 +39,21 @@ class SetOptions:
     value: bytes
     only_if_absent: bool = False
     only_if_present: bool = False
+    only_if_equal: bytes | None = None
     get: bool = False
     keep_ttl: bool = False
     expiry_ms: int | None = None
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the value counts only if the key holds something certain."""
+        return self.only_if_absent or self.only_if_present or self.only_if_equal is not None
+
+    def may_replace(self, held: bytes | None) -> bool:
+        """Whether the condition holds for a key that holds this value (None: nothing)."""
+        if self.only_if_absent:
+            return held is None
+        return held is not None and self.only_if_equal in (None, held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,7 @@ def parse_set(args: list[bytes], now_ms: int) -> SetOptions:
     """Options of `SET`; `ACK` is taken off before."""
     flags: dict[str, bool] = {}
     expiry_ms: int | None = None
+    equal: bytes | None = None
     at = 3
     while at < len(args):
         word = args[at].upper()
@@ -86,12 +99,28 @@ def parse_set(args: list[bytes], now_ms: int) -> SetOptions:
         elif word in _TIMES and at < len(args) and expiry_ms is None:
             expiry_ms = _expiry_ms(word, args[at], now_ms, "set")
             at += 1
+        elif word == _IF_EQUAL and at < len(args) and equal is None:
+            equal = args[at]
+            at += 1
         else:
             raise BadRequest(_SYNTAX)
-    options = SetOptions(args[1], args[2], **flags, expiry_ms=expiry_ms)
-    if (options.only_if_absent and options.only_if_present) or (options.keep_ttl and expiry_ms is not None):
+    options = SetOptions(args[1], args[2], **flags, only_if_equal=equal, expiry_ms=expiry_ms)
+    conditions = options.only_if_absent + options.only_if_present + (equal is not None)
+    if conditions > 1 or (options.keep_ttl and expiry_ms is not None):
         raise BadRequest(_SYNTAX)
     return options
+
+
+def ends_with_acknowledgement(args: list[bytes]) -> bool:
+    """Whether the last two words of a `SET` are its option `ACK` and what follows it; `ACK` may also be
+    what `IFEQ` compares with."""
+    if len(args) < 5 or args[-2].upper() != b"ACK":
+        return False
+    at = 3
+    while at < len(args) - 2:
+        word = args[at].upper()
+        at += 2 if word == _IF_EQUAL or word in _TIMES else 1
+    return at == len(args) - 2
 
 
 def parse_getex(args: list[bytes], now_ms: int) -> GetexOptions:
@@ -155,6 +184,7 @@ def parse_scan(args: list[bytes]) -> ScanOptions:
     return ScanOptions(cursor, match, count, kind)
 
 
+_IF_EQUAL = b"IFEQ"  # Valkey's compare-and-set, https://valkey.io/commands/set
 _SET_FLAGS = {
     b"NX": "only_if_absent",
     b"XX": "only_if_present",

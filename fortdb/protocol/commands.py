@@ -57,7 +57,7 @@ _COMMANDS = (
         "SET",
         -3,
         _W,
-        "SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] [ACK SYNC|ASYNC]",
+        "SET key value [NX|XX|IFEQ comparison] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] [ACK SYNC|ASYNC]",
         "Let a key hold a value",
         1,
     ),

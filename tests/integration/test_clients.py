@@ -70,6 +70,20 @@ def test_redis_py_strings(store: redis.Redis) -> None:
     assert store.delete("a", "b", "c") == 2
 
 
+def test_redis_py_compare_and_set(store: redis.Redis) -> None:
+    """As Valkey has it: https://valkey.io/commands/set."""
+    store.delete("cas")
+    assert store.execute_command("SET", "cas", "1", "IFEQ", "0") is None
+    assert store.get("cas") is None
+    store.set("cas", "0", ex=100)
+    assert store.execute_command("SET", "cas", "1", "IFEQ", "0", "KEEPTTL")
+    assert 0 < store.ttl("cas") <= 100
+    assert store.execute_command("SET", "cas", "2", "IFEQ", "0", "GET", get=True) == b"1"
+    assert store.get("cas") == b"1"
+    with pytest.raises(redis.ResponseError, match="syntax error"):
+        store.execute_command("SET", "cas", "2", "IFEQ", "1", "NX")
+
+
 def test_redis_py_numbers(store: redis.Redis) -> None:
     store.delete("n")
     assert store.incr("n") == 1
@@ -236,6 +250,27 @@ def test_a_client_that_does_not_read_hurts_nobody(ring: LocalRing) -> None:
                     stuck.send(b"*2\r\n$3\r\nGET\r\n$3\r\nbig\r\n" * 100)
             assert max(client.ping() for _ in range(20)) < 5
             assert client.get("big") == b"x" * 1_000_000
+
+
+def test_compare_and_set_from_many_threads_loses_nothing(ring: LocalRing) -> None:
+    def count_up(client: Client) -> None:
+        for _ in range(25):
+            while True:
+                held = client.get("cas-count")
+                assert held is not None
+                if client.put("cas-count", str(int(held) + 1), only_if_equal=held):
+                    break
+
+    with ring.client() as client:
+        client.put("cas-count", "0")
+        threads = [threading.Thread(target=count_up, args=(client,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert client.get("cas-count") == b"100"
+        with pytest.raises(BadRequest, match="exclude each other"):
+            client.put("cas-count", "0", only_if_equal="100", only_if_absent=True)
 
 
 def test_many_threads_on_one_client(ring: LocalRing) -> None:

@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fortdb.errors import BadRequest, FortError
-from fortdb.protocol.arguments import parse_cursor, parse_integer, parse_set
+from fortdb.protocol.arguments import (
+    ends_with_acknowledgement,
+    parse_cursor,
+    parse_integer,
+    parse_set,
+)
 from fortdb.protocol.commands import TABLE, Command, check_arity, keys_of, lookup, unknown_command
 from fortdb.protocol.glob import compile_glob
 from fortdb.protocol.resp import array, bulk, integer
@@ -60,6 +65,10 @@ def test_keys_are_where_the_table_says() -> None:
     "options",
     [
         b"NX XX",
+        b"NX IFEQ a",
+        b"IFEQ a XX",
+        b"IFEQ a IFEQ b",
+        b"IFEQ",
         b"EX",
         b"EX 0",
         b"EX -5",
@@ -78,6 +87,29 @@ def test_options_that_contradict_each_other_are_refused(options: bytes) -> None:
 def test_a_time_to_live_becomes_a_moment() -> None:
     assert parse_set([b"SET", b"k", b"v", b"EX", b"5"], 1_000).expiry_ms == 6_000
     assert parse_set([b"SET", b"k", b"v", b"PXAT", b"5"], 1_000).expiry_ms == 5
+
+
+def test_compare_and_set_stores_over_the_same_value_only() -> None:
+    options = parse_set([b"SET", b"k", b"v", b"ifeq", b"NX", b"GET", b"EX", b"5"], 1_000)
+    assert (options.only_if_equal, options.get, options.expiry_ms) == (b"NX", True, 6_000)
+    held = [None, b"", b"nx", b"NX"]
+    assert [options.may_replace(value) for value in held] == [False, False, False, True]
+    assert parse_set([b"SET", b"k", b"v", b"IFEQ", b""], 0).may_replace(b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "has_one"),
+    [
+        (b"ACK ASYNC", True),
+        (b"IFEQ x GET ack sync", True),
+        (b"IFEQ ACK GET", False),
+        (b"IFEQ ACK ACK SYNC", True),
+        (b"EX ACK SYNC", False),
+        (b"GET", False),
+    ],
+)
+def test_the_word_ack_may_also_be_compared_with(options: bytes, has_one: bool) -> None:
+    assert ends_with_acknowledgement([b"SET", b"k", b"ACK", *options.split()]) is has_one
 
 
 @given(st.integers())
