@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.etcd import MISSING, EtcdCluster, etcd_is_installed
+from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
 
 
 @pytest.fixture(scope="session")

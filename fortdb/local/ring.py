@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from typing import Any
 from fortdb.client import Client, RingStatus
 from fortdb.client.health import Level, health_of
 from fortdb.errors import ConfigError, FortError, Unavailable
+from fortdb.local.place import HERE, Place
 
 CLIENT_PORT = 5000
 STOP_S_MAX = 20.0  # a drain takes up to DRAIN_MS_MAX
@@ -73,9 +73,10 @@ class Shape:
 class Process:
     """One process of a ring, running or not."""
 
-    def __init__(self, name: str, kind: str, directory: Path) -> None:
+    def __init__(self, name: str, kind: str, directory: Path, place: Place = HERE) -> None:
         self.name = name
         self.directory = directory
+        self.place = place
         self.config_path = directory / f"{kind}.toml"
         self.log_path = directory / "log"
         self._kind = kind
@@ -98,14 +99,16 @@ class Process:
         """Start it unless it runs."""
         if self.pid is not None:
             return
+        place = self.place
+        passed_on = {name: value for name, value in os.environ.items() if _is_passed_on(name)}
         with self.log_path.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "fortdb", self._kind, "--config", str(self.config_path)],
+                [*place.prefix, *place.program, self._kind, "--config", str(self.config_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={name: value for name, value in os.environ.items() if _is_passed_on(name)},
+                env={**passed_on, **place.environment},
             )
         pid = self._child.pid
         self._identity_path.write_text(json.dumps({"pid": pid, "began": _began(pid)}))
@@ -163,12 +166,16 @@ class Process:
 class LocalRing:
     """The ring in a directory."""
 
-    def __init__(self, directory: Path, shape: Shape | None = None) -> None:
+    def __init__(
+        self, directory: Path, shape: Shape | None = None, places: Mapping[str, Place] | None = None
+    ) -> None:
         """`shape` None: the one that the directory has. Raises `ConfigError` if it has none, or if the
-        given one cannot follow it (only the number of nodes and routers may grow)."""
+        given one cannot follow it (only the number of nodes and routers may grow). `places`: processes
+        that run elsewhere than on the loopback address; not remembered in the directory."""
         self.directory = directory.absolute()
         self._shape_path = self.directory / "ring.json"
         self.shape = self._settle(shape)
+        self._places = places or {}
         self.nodes = {name: self._process(name, "node") for name in self.shape.node_names}
         self.routers = {name: self._process(name, "router") for name in self.shape.router_names}
 
@@ -189,6 +196,10 @@ class LocalRing:
             raise ConfigError(f"no process {name!r}; there are {', '.join(self.processes)}")
         return found
 
+    def place(self, name: str) -> Place:
+        """Where the process of that name runs."""
+        return self._places.get(name, HERE)
+
     @property
     def running(self) -> list[str]:
         """Names of the processes that run."""
@@ -196,7 +207,8 @@ class LocalRing:
 
     def client(self, router: int = 0, **options: Any) -> Client:
         """A client of a router."""
-        return Client("127.0.0.1", self.shape.port + router, **options)
+        name = self.shape.router_names[router]
+        return Client(self.place(name).host, self.ports(name)["client"], **options)
 
     def up(self, progress: Progress = lambda step: None) -> RingStatus:
         """Start what does not run, give a new ring its first layout, wait until all is well.
@@ -298,9 +310,10 @@ class LocalRing:
         return asked
 
     def _process(self, name: str, kind: str) -> Process:
-        return Process(name, kind, self.directory / name)
+        return Process(name, kind, self.directory / name, self.place(name))
 
-    def _ports(self, name: str) -> dict[str, int]:
+    def ports(self, name: str) -> dict[str, int]:
+        """The ports of a process by their use: client, peer (nodes only), status."""
         kind, _, number = name.partition("-")
         index, port = int(number) - 1, self.shape.port
         if kind == "router":
@@ -309,11 +322,13 @@ class LocalRing:
 
     def _check_ports(self, starting: list[Process]) -> None:
         for process in starting:
-            for use, port in self._ports(process.name).items():
+            if process.place.has_own_ports:
+                continue
+            for use, port in self.ports(process.name).items():
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     try:
-                        probe.bind(("127.0.0.1", port))
+                        probe.bind((process.place.host, port))
                     except OSError as error:
                         raise ConfigError(
                             f"port {port}, wanted by {process.name} for its {use} port, cannot be had "
@@ -329,8 +344,8 @@ class LocalRing:
             else {"sqlite": str(self.directory / "coordinator.sqlite")}
         )
         config: dict[str, Any] = {"name": name, "cluster": shape.cluster, "coordinator": coordinator}
-        for section, port in self._ports(name).items():
-            config[section] = {"host": "127.0.0.1", "port": port}
+        for section, port in self.ports(name).items():
+            config[section] = {"host": self.place(name).host, "port": port}
         if name in shape.node_names:
             config["zone"] = _ZONES[(shape.node_names.index(name)) % len(_ZONES)]
             config["data_dir"] = str(self.directory / name / "data")

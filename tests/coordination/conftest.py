@@ -15,7 +15,7 @@ from fortdb.coordination.keys import Keys
 from fortdb.coordination.sqlite import SqliteStore
 from fortdb.coordination.store import Event, Store, Watch
 from fortdb.errors import FortError
-from tests.support.etcd import EtcdCluster
+from fortdb.local.etcd import EtcdCluster
 from tests.support.waiting import eventually
 
 _numbers = count(1)

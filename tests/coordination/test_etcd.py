@@ -13,10 +13,10 @@ from fortdb.coordination.etcd import EtcdStore, EtcdWatch
 from fortdb.coordination.operations import read_record, write_record
 from fortdb.coordination.store import Store
 from fortdb.errors import StoreConflict, StoreUnavailable, WatchLost
+from fortdb.local.etcd import EtcdCluster
 from fortdb.model import PartitionRecord
 from tests.coordination.conftest import Place, Watching
 from tests.coordination.test_session import RECORD, Owner, node
-from tests.support.etcd import EtcdCluster
 from tests.support.waiting import eventually
 
 REQUEST_MS_MAX = 2_000

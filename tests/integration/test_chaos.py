@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fortdb.errors import FortError
+from fortdb.local.etcd import EtcdCluster
 from fortdb.local.ring import LocalRing
-from tests.support.etcd import EtcdCluster
 from tests.support.load import Load
 from tests.support.rings import LEASE_MS, contents_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from fortdb.local.etcd import EtcdCluster
 from fortdb.local.ring import LocalRing, Process
-from tests.support.etcd import EtcdCluster
 from tests.support.rings import free_port, running_ring
 from tests.support.waiting import eventually
 

@@ -14,8 +14,8 @@ import pytest
 from fortdb.cli.layout import arrived
 from fortdb.client import Client, LayoutPlan
 from fortdb.errors import FortError
+from fortdb.local.etcd import EtcdCluster
 from fortdb.local.ring import LocalRing
-from tests.support.etcd import EtcdCluster
 from tests.support.load import Load
 from tests.support.rings import (
     LEASE_MS,

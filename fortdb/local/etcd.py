@@ -1,9 +1,9 @@
-"""A real etcd cluster of three members for tests: each can be stopped, killed, paused and started again.
+"""A real etcd cluster on one machine: each member can be stopped, killed, paused and started again.
 
-Members listen on free ports of 127.0.0.1 and keep their data under a directory of the test's. Only
-processes started here are signalled, by their id.
+Members listen on free ports of the addresses that they are given (127.0.0.1 if none) and keep their
+data under a directory of the caller's. Only processes started here are signalled, by their id.
 
-    with EtcdCluster(tmp_path) as etcd:
+    with EtcdCluster(directory) as etcd:
         store = EtcdStore(etcd.endpoints)
         etcd.pause(etcd.leader())
 """
@@ -11,16 +11,19 @@ processes started here are signalled, by their id.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from fortdb.local.place import HERE, Place
 
 MISSING = "etcd is not installed; on Debian or Ubuntu: apt-get install etcd-server"
 
@@ -34,15 +37,22 @@ def etcd_is_installed() -> bool:
 class EtcdCluster:
     """`size` members, started by `start` (or `with`) and serving when it returns."""
 
-    def __init__(self, directory: Path, size: int = 3, election_ms: int = 500) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 3,
+        election_ms: int = 500,
+        places: Sequence[Place] | None = None,
+    ) -> None:
         if not etcd_is_installed():
             raise RuntimeError(MISSING)
         self.size = size
         self._directory = directory
         self._election_ms = election_ms
-        ports = _free_ports(2 * size)
-        self.endpoints = [f"http://127.0.0.1:{port}" for port in ports[:size]]
-        self._peers = [f"http://127.0.0.1:{port}" for port in ports[size:]]
+        self._places = tuple(places or [HERE] * size)
+        hosts, ports = [place.host for place in self._places], _free_ports(2 * size)
+        self.endpoints = [f"http://{host}:{port}" for host, port in zip(hosts, ports, strict=False)]
+        self._peers = [f"http://{host}:{port}" for host, port in zip(hosts, ports[size:], strict=True)]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * size
 
     # --- the whole ------------------------------------------------------------------------------------
@@ -111,7 +121,9 @@ class EtcdCluster:
         assert self._processes[index] is None, f"member {index} is running"
         members = ",".join(f"m{number}={peer}" for number, peer in enumerate(self._peers))
         home = self._directory / f"m{index}"
+        place = self._places[index]
         command = [
+            *place.prefix,
             "etcd",
             *("--name", f"m{index}", "--data-dir", str(home)),
             *(
@@ -131,7 +143,9 @@ class EtcdCluster:
         ]
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / f"m{index}.log").open("ab") as output:
-            self._processes[index] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self._processes[index] = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **place.environment}
+            )
 
     def kill(self, index: int) -> None:
         """SIGKILL: the member is gone without a word, its data stays. Nothing if it is not running."""
