@@ -1,0 +1,101 @@
+"""Loss of power: what was not synced is gone.
+
+The process is killed, and then every file below its data directory is cut to the length that it had
+when it was last synced; a file that never was is empty, and one whose directory was not synced since it
+was made has no name. That is the worst that POSIX allows for files that are only appended to. Since more
+than the synced may have reached the disk, some of the rest may be kept: a torn end.
+
+Renames and removals count as done at once. A file system may take both back until the directory is
+synced; whoever renames before syncing the content loses it here.
+
+The shim's journal tells what was synced, over all lives of the process since its directory was empty.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+_KEEP_TORN_ENDS = 0.3  # of the losses of power leave something of what was not synced
+
+
+class Synced:
+    """What of a data directory is on the disk for certain."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}  # by path; of files that were synced
+        self.names: dict[str, set[str]] = {}  # by path of a directory: names that were synced
+        self.overwritten: set[str] = set()  # files of which a size does not say everything
+
+    def replay(self, journal: Path) -> None:
+        """Take in what the shim wrote down. Its last line may be torn."""
+        directory: set[str] = set()
+        with journal.open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    break
+                kind, rest = line[0], line[2:-1]
+                if kind == "S":
+                    size, _, path = rest.partition(" ")
+                    self.sizes[path] = int(size)
+                elif kind == "D":
+                    directory = self.names[rest] = set()
+                elif kind == "E":
+                    directory.add(rest)
+                elif kind == "R":
+                    self._renamed(*rest.split("\t", 1))
+                elif kind == "U":
+                    self._removed(rest)
+                elif kind == "T":
+                    size, _, path = rest.partition(" ")
+                    self.sizes[path] = min(self.sizes.get(path, 0), int(size))
+                elif kind == "X":
+                    self.overwritten.add(rest)
+
+    def _renamed(self, old: str, new: str) -> None:
+        self._removed(new)
+        for table in (self.sizes, self.names):
+            for path in [path for path in table if path == old or path.startswith(old + "/")]:
+                table[new + path[len(old) :]] = table.pop(path)  # type: ignore[attr-defined]
+        for path, move in ((old, set.discard), (new, set.add)):
+            parent, _, name = path.rpartition("/")
+            if parent in self.names:
+                move(self.names[parent], name)
+
+    def _removed(self, path: str) -> None:
+        self.sizes.pop(path, None)
+        self.names.pop(path, None)
+        parent, _, name = path.rpartition("/")
+        if parent in self.names:
+            self.names[parent].discard(name)
+
+
+def lose_power(root: Path, journal: Path, seed: int) -> int:
+    """Take from the data directory of a process that has ended what it had not synced; how many bytes."""
+    synced = Synced()
+    if journal.exists():
+        synced.replay(journal)
+    chance = random.Random(seed)
+    keeps_some = chance.random() < _KEEP_TORN_ENDS
+    lost_bytes = 0
+    for place, directories, files in os.walk(root):
+        durable = synced.names.get(place, set())
+        for name in [name for name in directories if name not in durable]:
+            directories.remove(name)
+            shutil.rmtree(Path(place, name))
+        for name in files:
+            path = os.path.join(place, name)
+            size = os.path.getsize(path)
+            if name not in durable:
+                os.unlink(path)
+                lost_bytes += size
+                continue
+            kept = min(size, synced.sizes.get(path, 0))
+            if keeps_some:
+                kept = chance.randint(kept, size)
+            if kept < size:
+                os.truncate(path, kept)
+                lost_bytes += size - kept
+    return lost_bytes
