@@ -10,6 +10,7 @@ data under a directory of the caller's. Only processes started here are signalle
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -186,6 +187,17 @@ class EtcdCluster:
         revision = int(self._post(self.leader(), "kv/range", {"key": "AA=="})["header"]["revision"])
         self._post(self.leader(), "kv/compaction", {"revision": str(revision), "physical": True})
         return revision
+
+    def revoke_lease_of(self, key: str) -> bool:
+        """Take away the lease that a key lives on, as etcd may by itself; False if there is none."""
+        leader = self.leader()
+        wanted = {"key": base64.b64encode(key.encode()).decode()}
+        found = self._post(leader, "kv/range", wanted).get("kvs", [])
+        lease = found[0].get("lease", "0") if found else "0"
+        if lease == "0":
+            return False
+        self._post(leader, "lease/revoke", {"ID": lease})
+        return True
 
     def _status(self, index: int) -> dict[str, Any]:
         """A member's status, empty while it does not answer."""

@@ -13,8 +13,9 @@ import pytest
 from fortdb.errors import FortError
 from fortdb.local.etcd import EtcdCluster
 from fortdb.local.ring import LocalRing
+from fortdb.torture.replicas import contents_of
 from tests.support.load import Load
-from tests.support.rings import LEASE_MS, contents_of, running_ring, status_of, wait_healthy
+from tests.support.rings import LEASE_MS, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
 SECONDS = 60.0

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from fortdb.local.etcd import EtcdCluster
+from fortdb.local.ports import free_port
 from fortdb.local.ring import LocalRing, Process
-from tests.support.rings import free_port, running_ring
+from tests.support.rings import running_ring
 from tests.support.waiting import eventually
 
 REGION = "eu-central-1"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fortdb.local.ports import free_port
 from fortdb.local.ring import LocalRing
-from tests.support.rings import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ import pytest
 
 from fortdb.errors import BadRequest, FortError
 from fortdb.local.ring import LocalRing
+from fortdb.torture.replicas import contents_of
 from tests.support.rings import (
-    contents_of,
     keys_of_partition,
     partition_of,
     running_ring,

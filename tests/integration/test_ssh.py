@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from fortdb.local.ports import free_port
 from fortdb.local.ring import LocalRing
-from tests.support.rings import free_port, running_ring
+from tests.support.rings import running_ring
 from tests.support.waiting import eventually
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from fortdb.client import PartitionStatus, RingStatus
 from fortdb.client.health import Level, health_of
+from fortdb.local.ports import free_port
 from fortdb.local.ring import LocalRing, Settings, Shape
 from fortdb.ring.tokens import token_of
-from fortdb.storage.identity import open_directory
-from fortdb.storage.rocks import RocksEngine
 from tests.support.waiting import eventually
 
 LEASE_MS = 3_000
@@ -23,29 +21,7 @@ SMALL: Settings = {
     "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
 }
 
-DATA_START, DATA_END = b"\x01", b"\x02"  # of users' keys in the engine, see storage/keys.py
-
 _numbers = itertools.count(1)
-_OFFSETS = [base + index for base in (0, 100, 200, 300, 400) for index in range(6)]
-
-
-def free_port() -> int:
-    """A first port whose companions are free too, below those that the kernel gives out by itself."""
-    for attempt in range(200):
-        port = 10_000 + (os.getpid() * 7 + next(_numbers) * 20 + attempt * 500) % 20_000
-        if all(map(_is_free, (port + offset for offset in _OFFSETS))):
-            return port
-    raise RuntimeError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager
@@ -103,18 +79,6 @@ def wait_healthy(ring: LocalRing, within_s: float = 40.0) -> RingStatus:
         "the ring is healthy", lambda: health_of(status_of(ring)).level is Level.HEALTHY, within_s=within_s
     )
     return status_of(ring)
-
-
-def contents_of(ring: LocalRing) -> dict[str, dict[bytes, bytes]]:
-    """Node -> every key that it holds with its value as stored. Of a ring that is down."""
-    contents = {}
-    for process in ring.nodes.values():
-        identity = open_directory(process.directory / "data", ring.shape.cluster, process.name)
-        engine = RocksEngine(identity.engine_path, cache_bytes=16 << 20, memtable_bytes=4 << 20)
-        contents[process.name] = dict(engine.scan(DATA_START, DATA_END, 1 << 40))
-        engine.close()
-        identity.release()
-    return contents
 
 
 def keys_of_partition(ring: LocalRing, name: str, count: int, prefix: str = "key") -> list[str]:

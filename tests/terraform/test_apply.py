@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.rings import free_port
+from fortdb.local.ports import free_port
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]

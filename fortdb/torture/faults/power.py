@@ -56,9 +56,10 @@ class Synced:
 
     def _renamed(self, old: str, new: str) -> None:
         self._removed(new)
-        for table in (self.sizes, self.names):
-            for path in [path for path in table if path == old or path.startswith(old + "/")]:
-                table[new + path[len(old) :]] = table.pop(path)  # type: ignore[attr-defined]
+        for path in [path for path in self.sizes if _is_in(path, old)]:
+            self.sizes[new + path[len(old) :]] = self.sizes.pop(path)
+        for path in [path for path in self.names if _is_in(path, old)]:
+            self.names[new + path[len(old) :]] = self.names.pop(path)
         for path, move in ((old, set.discard), (new, set.add)):
             parent, _, name = path.rpartition("/")
             if parent in self.names:
@@ -70,6 +71,10 @@ class Synced:
         parent, _, name = path.rpartition("/")
         if parent in self.names:
             self.names[parent].discard(name)
+
+
+def _is_in(path: str, where: str) -> bool:
+    return path == where or path.startswith(where + "/")
 
 
 def lose_power(root: Path, journal: Path, seed: int) -> int:

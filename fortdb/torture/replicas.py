@@ -1,0 +1,49 @@
+"""The replicas of a ring that is down, compared byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fortdb.local.ring import LocalRing
+from fortdb.storage.identity import open_directory
+from fortdb.storage.keys import DATA_KIND
+from fortdb.storage.rocks import RocksEngine
+
+DATA_START, DATA_END = DATA_KIND, b"\x02"  # of the engine's keys that are users'
+_ALL = 1 << 40
+_SHOWN = 3
+
+Contents = Mapping[bytes, bytes]
+
+
+def contents_of(ring: LocalRing) -> dict[str, dict[bytes, bytes]]:
+    """Node -> every key that it holds with its value as stored. Raises `StorageFailed`."""
+    contents = {}
+    for process in ring.nodes.values():
+        identity = open_directory(process.directory / "data", ring.shape.cluster, process.name)
+        engine = RocksEngine(identity.engine_path, cache_bytes=16 << 20, memtable_bytes=4 << 20)
+        contents[process.name] = dict(engine.scan(DATA_START, DATA_END, _ALL))
+        engine.close()
+        identity.release()
+    return contents
+
+
+def differences(contents: Mapping[str, Contents], holders: Sequence[tuple[int, frozenset[str]]]) -> list[str]:
+    """What of the contents is not as it should be, in sentences. `holders`: where each partition begins
+    on the ring of tokens, and the nodes that hold it; ascending."""
+    starts = sorted(holders)
+    found: list[str] = []
+    for key in sorted(set().union(*contents.values())):
+        token = int.from_bytes(key[1:9], "big")
+        held_by = next((nodes for start, nodes in reversed(starts) if start <= token), starts[-1][1])
+        values = {name: held.get(key) for name, held in contents.items()}
+        wrong = {name for name, value in values.items() if (value is not None) != (name in held_by)}
+        if wrong or len({values[name] for name in held_by}) > 1:
+            found.append(f"{key[9:].decode(errors='replace')}: {_shown(values)}")
+    return found
+
+
+def _shown(values: Mapping[str, bytes | None]) -> str:
+    return ", ".join(
+        f"{name} {'nothing' if value is None else repr(value[-40:])}" for name, value in values.items()
+    )
