@@ -12,10 +12,10 @@ export FORTDB_PORT = $(PORT)
 # Where the providers come from: a mirror on this disk, or else the registry.
 TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(TERRAFORM_PLUGIN_DIR),-plugin-dir=$(TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
 
-.PHONY: help up down status ring cli test chaos bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
+.PHONY: help up down status ring cli test chaos torture torture-short torture-planted bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
 
 help: ## What there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)'. FortDB needs Python 3.11 or later: install it, or name yours: make up PYTHON=/path/to/python3" >&2; exit 1; }
@@ -53,7 +53,7 @@ cli: $(VENV)/installed ## An interactive prompt
 	@$(FORTDB)
 
 test: $(VENV)/installed ## Unit, property and integration tests
-	@$(BIN)/python -m pytest -m 'not chaos and not terraform' --ignore tests/deploy
+	@$(BIN)/python -m pytest -m 'not chaos and not torture and not terraform' --ignore tests/deploy
 
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
@@ -63,6 +63,15 @@ bench: $(VENV)/installed ## FortDB beside Redis and etcd, about three minutes; t
 
 bench-full: $(VENV)/installed ## The same with every load, in hours; the report goes to docs/bench
 	@$(BIN)/python -m bench --full --out docs/bench
+
+torture: $(VENV)/installed ## Break a ring in every way and judge it: make torture SECONDS=600 SEED=7 (root for all faults)
+	@$(FORTDB) torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+torture-short: $(VENV)/installed ## About three minutes of it
+	@$(FORTDB) torture --seconds 150 $(if $(SEED),--seed $(SEED))
+
+torture-planted: $(VENV)/installed ## Whether the torture finds what it is there to find
+	@$(BIN)/python -m pytest -m torture --timeout 600 tests/torture
 
 terraform: $(VENV)/deploy ## The Terraform module: form, validations, and applied to a simulated AWS
 	terraform fmt -check -recursive terraform

@@ -31,6 +31,7 @@ COMMANDS = {
     "ring": "fortdb.cli.ring",
     "config": "fortdb.cli.config",
     "endpoint": "fortdb.cli.endpoint",
+    "torture": "fortdb.cli.torture",
     "node": "fortdb.cli.serve",
     "router": "fortdb.cli.serve",
 }

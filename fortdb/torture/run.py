@@ -1,0 +1,375 @@
+"""The torture: a ring of its own, clients that remember everything, faults, healing, and the judgement.
+
+    start ring -> clients and faults for a while -> heal -> last reads -> stop -> compare replicas -> judge
+
+What the machine cannot do (no root: no network of our own; no compiler: no shim) is left out, and said.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from fortdb.client import Address
+from fortdb.errors import ConfigError, FortError
+from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
+from fortdb.local.place import HERE, Place
+from fortdb.local.ports import free_port
+from fortdb.local.ring import CLIENT_PORT, LocalRing, Settings, Shape
+from fortdb.torture.director import Director
+from fortdb.torture.faults.base import Cast, Need
+from fortdb.torture.faults.network import Network, why_no_network
+from fortdb.torture.faults.shim import Shim, compile_shim, why_no_shim
+from fortdb.torture.faults.world import OBSERVER, World
+from fortdb.torture.history import History
+from fortdb.torture.replicas import contents_of, differences
+from fortdb.torture.schedule import Step, choose, draw
+from fortdb.torture.workload import Door, Workload
+
+HISTORY_FILE = "history.jsonl"
+RUN_FILE = "run.json"
+
+PARTITIONS = 6
+LEASE_MS = 2_000
+_ROUTERS = 2
+_MEMBERS = 3
+_ELECTION_MS = 1_000  # of etcd: on a busy machine less is a torture of etcd alone
+_ROUTER_TIMEOUT_S = 7.0  # above what a router takes to say that it does not know
+_NODE_TIMEOUT_S = 1.0  # below a lease: a paused node wakes to questions asked when others led already
+_REMOTE_TIMEOUT_S = 15.0  # a router of default settings says after 12 that it does not know
+_HEALTHY_S_MAX = 90.0
+_SETTLED_S_MAX = 30.0
+_SHOW_EVERY_S = 0.5
+_AFTER_HEALING_S = 2.0  # clients go on: what comes back late is met by somebody
+
+NODE_SETTINGS: Settings = {
+    # Short times, so that many faults fit into a minute; small buffers, so that files are made and merged.
+    "coordinator": {"lease_ttl_ms": LEASE_MS, "request_ms_max": 1_000},
+    "replication": {
+        "heartbeat_ms": 200,
+        "isr_lag_ms_max": 2_000,
+        "write_ms_max": 4_000,
+        "leader_return_ms": 4_000,
+    },
+    "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
+}
+ROUTER_SETTINGS: Settings = {"routing": {"deadline_ms": 5_000}, "coordinator": {"request_ms_max": 1_000}}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked for. `program` stands for `fortdb` where the nodes are started."""
+
+    directory: Path
+    seed: int
+    seconds: float = 60.0
+    nodes: int = 3
+    clients: int = 12
+    faults: tuple[str, ...] = ()
+    program: tuple[str, ...] = HERE.program
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the torture saw besides the history."""
+
+    violations: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)  # why something could not be judged
+    left_out: dict[str, str] = field(default_factory=dict)  # faults that could not be had, and why
+    notes: list[str] = field(default_factory=list)
+    seed: int = 0
+    seconds: float = 0.0
+    calls: dict[str, int] = field(default_factory=dict)
+    faults: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """How it goes, for a display."""
+
+    phase: str
+    elapsed_s: float
+    seconds: float
+    calls: Mapping[str, int]
+    in_force: Sequence[str]
+    faults_done: int
+    faults_total: int
+
+
+Show = Callable[[Glance], None]
+
+
+class Torture:
+    """One run. `say` gets lines to keep, `show` how it goes, often."""
+
+    def __init__(self, options: Options, say: Say, show: Show) -> None:
+        if options.nodes < 3:
+            raise ConfigError("the torture takes at least three nodes: fewer survive no fault")
+        if options.clients < 1 or options.seconds <= 0:
+            raise ConfigError("the torture takes at least one client and some seconds")
+        if not etcd_is_installed():
+            raise ConfigError(MISSING)
+        self._options = options
+        self._say = say
+        self._show = show
+        self._directory = options.directory.resolve()
+        self._began_s = time.monotonic()
+        self.findings = Findings(seed=options.seed, seconds=options.seconds)
+        self._phase = "starting"
+        self._workload: Workload | None = None
+        self._director: Director | None = None
+        self._steps: list[Step] = []
+
+    def run(self) -> Findings:
+        """Torture a ring; the history and the findings are in the directory afterwards."""
+        _make_room(self._directory)
+        missing = self._missing()
+        names, self.findings.left_out = choose(self._options.faults, missing)
+        for name, reason in self.findings.left_out.items():
+            self._say(f"left out: {name} ({reason})")
+        shape = self._shape(Need.NETWORK not in missing)
+        members = [f"etcd-{number}" for number in range(1, _MEMBERS + 1)]
+        cast = Cast(shape.node_names, shape.router_names, members, LEASE_MS / 1000)
+        self._steps = draw(self._options.seed, self._options.seconds, names, cast)
+        self._say(f"seed {self._options.seed}: {len(self._steps)} faults in {self._options.seconds:g} s")
+        history = History(self._directory / HISTORY_FILE)
+        try:
+            with self._world(shape, members, missing) as world:
+                self._torture(world, history)
+                self._heal(world)
+                self._last_words(world)
+        finally:
+            history.close()
+            _write(self._directory, self.findings)
+        return self.findings
+
+    # --- the ring -------------------------------------------------------------------------------
+
+    def _missing(self) -> dict[Need, str]:
+        reasons = {Need.NETWORK: why_no_network(), Need.SHIM: why_no_shim()}
+        return {need: reason for need, reason in reasons.items() if reason is not None}
+
+    def _shape(self, own_network: bool) -> Shape:
+        return Shape(
+            nodes=self._options.nodes,
+            partitions=PARTITIONS,
+            routers=_ROUTERS,
+            port=CLIENT_PORT if own_network else free_port(),
+            cluster="torture",
+            node_settings=NODE_SETTINGS,
+            router_settings=ROUTER_SETTINGS,
+        )
+
+    @contextmanager
+    def _world(self, shape: Shape, members: Sequence[str], missing: Mapping[Need, str]) -> Iterator[World]:
+        """A healthy ring in its network; every process of it is gone at the end."""
+        with ExitStack() as stack:
+            network: Network | None = None
+            everybody = [*shape.node_names, *shape.router_names, *members, OBSERVER]
+            if Need.NETWORK not in missing:
+                self._enter("making a network")
+                network = stack.enter_context(Network(everybody))
+                stack.enter_context(network.inside(OBSERVER))
+            shims: dict[str, Shim] = {}
+            if Need.SHIM not in missing:
+                library = compile_shim(self._directory / "shim")
+                for name in shape.node_names:
+                    root = self._directory / "ring" / name / "data"
+                    shims[name] = Shim(library, self._directory / "shim" / name, root)
+            places = {name: self._place(name, network, shims) for name in everybody}
+            self._enter("starting etcd")
+            etcd_places = [places[name] for name in members]
+            etcd = EtcdCluster(self._directory / "etcd", _MEMBERS, _ELECTION_MS, etcd_places)
+            stack.enter_context(etcd)
+            ring = LocalRing(self._directory / "ring", replace(shape, etcd=tuple(etcd.endpoints)), places)
+            stack.callback(_kill_all, ring)
+            ring.up(self._enter)
+            yield World(ring, etcd, network, shims, self._note)
+
+    def _place(self, name: str, network: Network | None, shims: Mapping[str, Shim]) -> Place:
+        return Place(
+            host=HERE.host if network is None else network.address(name),
+            prefix=() if network is None else network.prefix(name),
+            environment=shims[name].environment if name in shims else {},
+            program=self._options.program if name.startswith("node-") else HERE.program,
+        )
+
+    # --- phases ---------------------------------------------------------------------------------
+
+    def _torture(self, world: World, history: History) -> None:
+        ring = world.ring
+        # Half of the clients use routers; the others talk to nodes, so that a node that wrongly
+        # believes that it leads is asked.
+        routers = [self._door(ring, name) for name in ring.routers]
+        nodes = [self._door(ring, name) for name in ring.nodes]
+        doors = [door for number in range(len(nodes)) for door in (routers[number % 2], nodes[number])]
+        workload = self._workload = Workload(
+            doors,
+            history,
+            clients=self._options.clients,
+            seed=self._options.seed,
+            prefix="",
+        )
+        director = self._director = Director(world, self._steps, history)
+        self._enter("torturing")
+        workload.start()
+        director.start()
+        try:
+            ends_s = time.monotonic() + self._options.seconds
+            while time.monotonic() < ends_s and director.failure is None:
+                self._glance()
+                time.sleep(_SHOW_EVERY_S)
+            self._enter("healing")
+            director.stop()
+            world.heal()
+            if director.failure is not None:
+                raise director.failure
+            _wait(_AFTER_HEALING_S, self._glance)
+        finally:
+            director.stop()
+            workload.stop()
+        self.findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
+        self.findings.faults = director.done
+
+    def _door(self, ring: LocalRing, name: str) -> Door:
+        timeout_s = _NODE_TIMEOUT_S if name in ring.nodes else _ROUTER_TIMEOUT_S
+        return Door(name, ring.place(name).host, ring.ports(name)["client"], timeout_s)
+
+    def _heal(self, world: World) -> None:
+        self._enter("waiting until the ring is well")
+        if not world.wait(lambda: self._watched(world.restore_layout), _HEALTHY_S_MAX):
+            self.findings.violations.append("the layout could not be brought back after all faults ended")
+        if not world.wait(lambda: self._watched(world.is_healthy), _HEALTHY_S_MAX):
+            self.findings.violations.append(
+                f"the ring is not well {_HEALTHY_S_MAX:.0f} s after all faults ended: {world.ill()}"
+            )
+
+    def _last_words(self, world: World) -> None:
+        self._enter("reading every key")
+        assert self._workload is not None
+        ring = world.ring
+        try:
+            self._workload.read_all(self._door(ring, ring.shape.router_names[0]))
+        except FortError as error:
+            self.findings.unjudged.append(f"the last reads failed: {error}")
+        if not world.wait(lambda: self._watched(world.is_settled), _SETTLED_S_MAX):
+            self.findings.violations.append("followers have not caught up long after all faults ended")
+        status = world.status()
+        self._enter("comparing the replicas")
+        ring.down(lambda step: self._glance())
+        if status is None:
+            self.findings.unjudged.append("no router said who holds what: replicas are not compared")
+            return
+        holders = [(partition.token, frozenset(partition.isr)) for partition in status.partitions]
+        try:
+            found = differences(contents_of(ring), holders)
+        except FortError as error:
+            self.findings.violations.append(f"a replica cannot be read: {error}")
+            return
+        if found:
+            self.findings.violations.append(f"replicas differ in {len(found)} keys: {'; '.join(found[:3])}")
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._glance()
+
+    def _note(self, text: str) -> None:
+        self.findings.notes.append(f"{time.monotonic() - self._began_s:.1f} s: {text}")
+
+    def _watched(self, look: Callable[[], bool]) -> bool:
+        self._glance()
+        return look()
+
+    def _glance(self) -> None:
+        director, workload = self._director, self._workload
+        calls = {} if workload is None else {one.value: count for one, count in workload.outcomes.items()}
+        self._show(
+            Glance(
+                self._phase,
+                time.monotonic() - self._began_s,
+                self._options.seconds,
+                calls,
+                [] if director is None else director.in_force,
+                0 if director is None else director.done,
+                len(self._steps),
+            )
+        )
+
+
+def torture_remote(options: Options, address: Address, show: Show) -> Findings:
+    """Clients on a ring of somebody else's, who makes the faults; keys under a prefix, removed afterwards."""
+    began_s = time.monotonic()
+    _make_room(options.directory)
+    findings = Findings(seed=options.seed, seconds=options.seconds)
+    door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S)
+    with History(options.directory / HISTORY_FILE) as history:
+        workload = Workload(
+            [door],
+            history,
+            clients=options.clients,
+            seed=options.seed,
+            prefix=f"torture-{secrets.token_hex(4)}:",
+        )
+
+        def glance(phase: str) -> None:
+            calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
+            show(Glance(phase, time.monotonic() - began_s, options.seconds, calls, (), 0, 0))
+
+        workload.start()
+        try:
+            _wait(options.seconds, lambda: glance("torturing"))
+        finally:
+            workload.stop()
+            glance("reading every key")
+            try:
+                workload.read_all(door)
+                workload.remove_all(door)
+            except FortError as error:
+                findings.unjudged.append(f"the last reads, or the removal of their keys, failed: {error}")
+    findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
+    _write(options.directory, findings)
+    return findings
+
+
+def _write(directory: Path, findings: Findings) -> None:
+    (directory / RUN_FILE).write_text(json.dumps(asdict(findings), indent=2) + "\n")
+
+
+def read_findings(directory: Path) -> Findings:
+    """What a torture left in a directory besides its history. Raises `ConfigError`."""
+    try:
+        return Findings(**json.loads((directory / RUN_FILE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{directory} holds no torture that came to its end: {error}") from None
+
+
+def _make_room(directory: Path) -> None:
+    """An empty directory. One that holds anything but an earlier torture is refused."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / HISTORY_FILE).exists():
+        raise ConfigError(f"{directory} holds something else than a torture: name another with --directory")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / HISTORY_FILE).touch()
+
+
+def _kill_all(ring: LocalRing) -> None:
+    for process in ring.processes.values():
+        process.resume()
+        process.kill()
+
+
+def _wait(seconds: float, meanwhile: Callable[[], None]) -> None:
+    ends_s = time.monotonic() + seconds
+    while time.monotonic() < ends_s:
+        meanwhile()
+        time.sleep(_SHOW_EVERY_S)
