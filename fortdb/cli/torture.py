@@ -101,18 +101,36 @@ def check(context: click.Context, directory: Path, report: Path | None) -> None:
     context.exit(_judge(directory, report))
 
 
-def _judge(directory: Path, report: Path | None) -> int:
-    """Print the verdict; the exit code."""
-    from fortdb.torture.run import read_findings
+def _judge(directory: Path, to: Path | None) -> int:
+    """Judge what a torture left, write the report, say the verdict; the exit code."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    findings = read_findings(directory)
-    for violation in findings.violations:
-        click.echo(f"violated: {violation}")
-    for reason in findings.unjudged:
-        click.echo(f"not judged: {reason}")
-    if findings.violations:
-        return EXIT_VIOLATION
-    return EXIT_NOT_JUDGED if findings.unjudged else EXIT_PASSED
+    from fortdb.torture.findings import HISTORY_FILE, Findings
+    from fortdb.torture.history import load
+    from fortdb.torture.judge import judge
+    from fortdb.torture.linear import Verdict
+    from fortdb.torture.report import Report, html, text_lines
+
+    findings = Findings.read(directory)
+    operations, faults = load(directory / HISTORY_FILE)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("judging", total=None)
+        judgement = judge(operations, lambda done, keys: progress.update(task, completed=done, total=keys))
+    report = Report(findings, judgement, operations, faults)
+    to = to or directory
+    to.mkdir(parents=True, exist_ok=True)
+    path = to / "report.html"
+    path.write_text(html(report))
+    for line in text_lines(report):
+        click.echo(line)
+    click.echo(f"report: {path}")
+    codes = {
+        Verdict.LINEARIZABLE: EXIT_PASSED,
+        Verdict.VIOLATED: EXIT_VIOLATION,
+        Verdict.UNDECIDED: EXIT_NOT_JUDGED,
+    }
+    return codes[report.verdict]
 
 
 @contextmanager

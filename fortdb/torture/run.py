@@ -7,13 +7,12 @@ What the machine cannot do (no root: no network of our own; no compiler: no shim
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fortdb.client import Address
@@ -27,13 +26,11 @@ from fortdb.torture.faults.base import Cast, Need
 from fortdb.torture.faults.network import Network, why_no_network
 from fortdb.torture.faults.shim import Shim, compile_shim, why_no_shim
 from fortdb.torture.faults.world import OBSERVER, World
+from fortdb.torture.findings import HISTORY_FILE, Findings
 from fortdb.torture.history import History
 from fortdb.torture.replicas import contents_of, differences
 from fortdb.torture.schedule import Step, choose, draw
 from fortdb.torture.workload import Door, Workload
-
-HISTORY_FILE = "history.jsonl"
-RUN_FILE = "run.json"
 
 PARTITIONS = 6
 LEASE_MS = 2_000
@@ -75,20 +72,6 @@ class Options:
     clients: int = 12
     faults: tuple[str, ...] = ()
     program: tuple[str, ...] = HERE.program
-
-
-@dataclass(slots=True)
-class Findings:
-    """What the torture saw besides the history."""
-
-    violations: list[str] = field(default_factory=list)
-    unjudged: list[str] = field(default_factory=list)  # why something could not be judged
-    left_out: dict[str, str] = field(default_factory=dict)  # faults that could not be had, and why
-    notes: list[str] = field(default_factory=list)
-    seed: int = 0
-    seconds: float = 0.0
-    calls: dict[str, int] = field(default_factory=dict)
-    faults: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +131,7 @@ class Torture:
                 self._last_words(world)
         finally:
             history.close()
-            _write(self._directory, self.findings)
+            self.findings.write(self._directory)
         return self.findings
 
     # --- the ring -------------------------------------------------------------------------------
@@ -337,20 +320,8 @@ def torture_remote(options: Options, address: Address, show: Show) -> Findings:
             except FortError as error:
                 findings.unjudged.append(f"the last reads, or the removal of their keys, failed: {error}")
     findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
-    _write(options.directory, findings)
+    findings.write(options.directory)
     return findings
-
-
-def _write(directory: Path, findings: Findings) -> None:
-    (directory / RUN_FILE).write_text(json.dumps(asdict(findings), indent=2) + "\n")
-
-
-def read_findings(directory: Path) -> Findings:
-    """What a torture left in a directory besides its history. Raises `ConfigError`."""
-    try:
-        return Findings(**json.loads((directory / RUN_FILE).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{directory} holds no torture that came to its end: {error}") from None
 
 
 def _make_room(directory: Path) -> None:

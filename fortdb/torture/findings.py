@@ -1,0 +1,38 @@
+"""What a torture saw besides the history; it lies beside it, in run.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fortdb.errors import ConfigError
+
+HISTORY_FILE = "history.jsonl"
+_FILE = "run.json"
+
+
+@dataclass(slots=True)
+class Findings:
+    """`violations` and `unjudged` are sentences; `left_out`: faults that could not be had here, and why."""
+
+    violations: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seed: int = 0
+    seconds: float = 0.0
+    calls: dict[str, int] = field(default_factory=dict)
+    faults: int = 0
+
+    def write(self, directory: Path) -> None:
+        """Put it beside the history."""
+        (directory / _FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> Findings:
+        """What a torture left in a directory. Raises `ConfigError`."""
+        try:
+            return cls(**json.loads((directory / _FILE).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{directory} holds no torture that came to its end: {error}") from None

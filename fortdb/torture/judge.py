@@ -1,0 +1,118 @@
+"""The verdict on a whole history: each key by itself, and how long nothing was answered."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from fortdb.torture.history import Kind, Operation, Outcome
+from fortdb.torture.linear import Verdict, Witness, check
+
+SILENCE_NS_MIN = 1_000_000_000
+"""A shorter time without any answer is not counted as an outage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A key whose calls cannot be explained."""
+
+    key: str
+    sentence: str
+    witness: Witness | None
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A stretch between two successful calls, of all clients."""
+
+    started_ns: int
+    ended_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_ns - self.started_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the history says. `calls`: by kind and outcome."""
+
+    calls: dict[tuple[Kind, Outcome], int]
+    keys: int
+    violations: tuple[Violation, ...]
+    undecided: tuple[str, ...]
+    silences: tuple[Silence, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """Calls of that outcome."""
+        return sum(count for (_, one), count in self.calls.items() if one is outcome)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Linearizable only if every key is, and something was read."""
+        if self.violations:
+            return Verdict.VIOLATED
+        was_read = self.calls.get((Kind.READ, Outcome.OK), 0) > 0
+        return Verdict.LINEARIZABLE if was_read and not self.undecided else Verdict.UNDECIDED
+
+
+def judge(
+    operations: Sequence[Operation], progress: Callable[[int, int], None] = lambda done, all: None
+) -> Judgement:
+    """Judge every key. `progress` is told how many keys of how many are done."""
+    by_key: defaultdict[str, list[Operation]] = defaultdict(list)
+    for operation in operations:
+        by_key[operation.key].append(operation)
+    violations: list[Violation] = []
+    undecided: list[str] = []
+    for number, (key, calls) in enumerate(sorted(by_key.items())):
+        progress(number, len(by_key))
+        judged = check(calls)
+        if judged.verdict is Verdict.VIOLATED:
+            violations.append(Violation(key, _sentence(key, calls, judged.witness), judged.witness))
+        elif judged.verdict is Verdict.UNDECIDED:
+            undecided.append(key)
+    progress(len(by_key), len(by_key))
+    return Judgement(
+        calls=dict(Counter((operation.kind, operation.outcome) for operation in operations)),
+        keys=len(by_key),
+        violations=tuple(violations),
+        undecided=tuple(undecided),
+        silences=tuple(silences(operations)),
+    )
+
+
+def silences(operations: Sequence[Operation], shortest_ns: int = SILENCE_NS_MIN) -> list[Silence]:
+    """Stretches in which no call of any client succeeded."""
+    ends = sorted(operation.ended_ns for operation in operations if operation.outcome is Outcome.OK)
+    return [Silence(a, b) for a, b in pairwise(ends) if b - a >= shortest_ns]
+
+
+def _sentence(key: str, calls: Sequence[Operation], witness: Witness | None) -> str:
+    """What is wrong, in words."""
+    if witness is None:
+        return f"{key}: no order of its calls explains their results"
+    culprit = witness.culprit
+    told = f"{key}: “{culprit}” of client {culprit.client} by {culprit.via}"
+    if culprit.kind is not Kind.READ:
+        state = "nothing" if witness.state is None else f"“{witness.state[-40:]}”"
+        return f"{told} cannot be: the value before it was {state}"
+    if any(call.kind in (Kind.INCREMENT, Kind.APPEND) for call in calls):
+        return f"{told} fits no order of the changes that were acknowledged"
+    writers = [
+        call for call in calls if call.kind in (Kind.WRITE, Kind.CAS) and call.arguments[-1] == culprit.result
+    ]
+    changes = [
+        call
+        for call in witness.before
+        if call.outcome is Outcome.OK and call.kind is not Kind.READ and call.ended_ns < culprit.started_ns
+    ]
+    if culprit.result is not None and not any(call.outcome is not Outcome.FAILED for call in writers):
+        return f"{told}: nobody wrote that" + (", the write was refused" if writers else "")
+    if not changes:
+        return f"{told} fits no order of the calls"
+    last = changes[-1]
+    ago_ms = (culprit.started_ns - last.ended_ns) / 1e6
+    return f"{told} is out of date: “{last}” was acknowledged {ago_ms:.1f} ms before it began"

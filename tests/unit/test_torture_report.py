@@ -1,0 +1,134 @@
+"""What is made of a history: verdicts that say neither too much nor too little, and pictures."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from fortdb.errors import BadRequest, ConfigError
+from fortdb.torture.findings import Findings
+from fortdb.torture.history import FaultEvent, History, Kind, Operation, Outcome, Value, load
+from fortdb.torture.judge import judge
+from fortdb.torture.linear import Verdict
+from fortdb.torture.report import Report, fault_rows, html, silence_text, text_lines
+from fortdb.torture.timeline import bands, timeline
+
+SECOND = 1_000_000_000
+
+
+def call(
+    client: int, at_s: float, kind: Kind, key: str, *arguments: Value, gives: Value = None, ok: bool = True
+) -> Operation:
+    start = int(at_s * SECOND)
+    outcome = Outcome.OK if ok else Outcome.UNKNOWN
+    return Operation(client, kind, key, arguments, start, start + 1000, outcome, gives, "router-1")
+
+
+GOOD = [
+    call(0, 0.0, Kind.WRITE, "a", "x"),
+    call(1, 0.1, Kind.READ, "a", gives="x"),
+    call(0, 3.6, Kind.WRITE, "a", "y", ok=False),
+    call(1, 3.7, Kind.READ, "a", gives="y"),
+]
+BAD = [*GOOD, call(1, 3.8, Kind.READ, "a", gives="x")]
+FAULTS = [
+    FaultEvent("kill", "begin", "node-1 is killed", SECOND),
+    FaultEvent("kill", "end", "node-1 is killed", 3 * SECOND),
+    FaultEvent("pause", "begin", "node-2 <stands still>", 2 * SECOND),
+]
+
+
+def report(operations: list[Operation], **findings: object) -> Report:
+    return Report(Findings(seed=7, seconds=4, **findings), judge(operations), operations, FAULTS)  # type: ignore[arg-type]
+
+
+def test_what_was_recorded_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    with History(file) as history:
+        for operation in BAD:
+            history.record(operation)
+        history.record_fault(FAULTS[0])
+    assert load(file) == (BAD, FAULTS[:1])
+    with file.open("a") as more:
+        more.write('{"client": 1, "ki')  # killed in the middle of a line
+    assert load(file) == (BAD, FAULTS[:1])
+    with file.open("a") as more:
+        more.write("nd\n")
+    with pytest.raises(BadRequest, match="line 7"):
+        load(file)
+    with pytest.raises(BadRequest, match="is no history"):
+        load(tmp_path / "none")
+
+
+def test_findings_come_back(tmp_path: Path) -> None:
+    Findings(violations=["x"], seed=3).write(tmp_path)
+    assert Findings.read(tmp_path) == Findings(violations=["x"], seed=3)
+    with pytest.raises(ConfigError, match="no torture"):
+        Findings.read(tmp_path / "none")
+
+
+def test_a_good_history_passes() -> None:
+    good = report(GOOD)
+    assert good.verdict is Verdict.LINEARIZABLE
+    assert good.headline.startswith("PASSED: 4 calls (3 ok, 0 failed, 1 unknown) on 1 keys")
+    assert good.problems == []
+    assert good.replay == "fortdb torture --seed 7 --seconds 4"
+
+
+def test_a_violation_is_told_in_words() -> None:
+    bad = report(BAD)
+    assert bad.verdict is Verdict.VIOLATED
+    assert bad.headline.startswith("VIOLATED")
+    assert "a: “read = x” of client 1 by router-1" in bad.problems[0]
+
+
+def test_what_the_runner_saw_counts_too() -> None:
+    assert report(GOOD, violations=["replicas differ"]).verdict is Verdict.VIOLATED
+    unjudged = report(GOOD, unjudged=["the last reads failed"])
+    assert unjudged.headline.startswith("NOT JUDGED")
+    assert unjudged.problems == ["not judged: the last reads failed"]
+
+
+def test_nothing_read_is_nothing_proved() -> None:
+    assert report([]).verdict is Verdict.UNDECIDED
+    assert report(GOOD[:1]).verdict is Verdict.UNDECIDED
+    assert "not judged: no call succeeded" in report([]).problems
+
+
+def test_silences_and_faults_are_counted() -> None:
+    good = report(GOOD)
+    assert [round(silence.seconds, 1) for silence in good.judgement.silences] == [3.6]
+    assert "1 times longer than 1 s" in silence_text(good.judgement)
+    assert "never longer" in silence_text(judge(GOOD[:2]))
+    rows = {name: (count, round(seconds, 1)) for name, count, seconds in fault_rows(good)}
+    assert rows == {"kill": (1, 2.0), "pause": (1, 1.7)}
+
+
+def test_a_fault_without_an_end_lasts_until_the_last_moment() -> None:
+    found = bands(FAULTS, 9 * SECOND)
+    assert [(band.label, band.ended_ns) for band in found] == [
+        ("node-1 is killed", 3 * SECOND),
+        ("node-2 <stands still>", 9 * SECOND),
+    ]
+
+
+def test_text_and_html_say_the_same() -> None:
+    for one in (report(GOOD), report(BAD), report([])):
+        text, page = "\n".join(text_lines(one)), html(one)
+        assert text.startswith(one.headline)
+        assert one.headline in page
+        assert one.replay in text
+        assert one.replay in page
+        assert "<stands still>" not in page
+
+
+def test_a_witness_is_drawn() -> None:
+    witness = judge(BAD).violations[0].witness
+    assert witness is not None
+    drawing = timeline(witness, FAULTS)
+    assert timeline(witness, FAULTS) == drawing
+    ET.fromstring(drawing)
+    assert "read = x" in drawing
+    assert "client 1" in drawing
