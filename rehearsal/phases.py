@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,34 +98,26 @@ class Rehearsal:
     def apply(self) -> None:
         """`terraform apply` with what a stranger sets; the second plan is clean."""
         shutil.copytree(REPOSITORY / "terraform", self.terraform, ignore=_NOT_COPIED)
-        settings = {
-            "region": simulated_aws.REGION,
-            "allowed_client_cidrs": [self.network.clients_cidr],
-            "ssh_public_key": self.access.public_key,
-            "admin_cidrs": [f"{self.network.operator}/32"],
-            "vpc_cidr": self.network.vpc_cidr,
-        }
-        (self.terraform / "rehearsal.auto.tfvars.json").write_text(json.dumps(settings, indent=2))
+        self._set(
+            {
+                "region": simulated_aws.REGION,
+                "allowed_client_cidrs": [self.network.clients_cidr],
+                "ssh_public_key": self.access.public_key,
+                "admin_cidrs": [f"{self.network.operator}/32"],
+                "vpc_cidr": self.network.vpc_cidr,
+            }
+        )
         self._terraform("apply", "init", "-input=false")
         self._terraform("apply", "apply", "-input=false", "-auto-approve")
         self._terraform("apply", "plan", "-input=false", "-detailed-exitcode")  # 2, a failure, if not clean
-        outputs = {name: output["value"] for name, output in self._terraform_outputs().items()}
-        self.state.elastic_ip = outputs["elastic_ip"]
-        for role in ("nodes", "routers"):
-            for name, machine in outputs[role].items():
-                self._add_host(name, machine["private_ip"], machine["zone"])
-        self._save()
+        self._learn_hosts()
         self.progress.note(
             f"{len(self.hosts)} instances, Elastic IP {self.state.elastic_ip}, second plan clean"
         )
 
     def boot(self) -> None:
         """A host for every instance, with the address Terraform gave it."""
-        for host in self.hosts.values():
-            host.create()
-            host.power_on(self._base)
-        for host in self.hosts.values():
-            host.wait()
+        self._boot(self.hosts)
         self.progress.note(", ".join(f"{host.name} {host.address}" for host in self.hosts.values()))
 
     def deploy(self) -> None:
@@ -184,6 +176,30 @@ class Rehearsal:
             self._hold(said == answer, f"redis-cli {command} answered {said!r}", "client")
         self._expect("", "put", "kept", "through it all", exact=False)
 
+    def grow(self) -> None:
+        """Two nodes more. The play takes them in and shows what would move to them; told to, it moves just that."""
+        zones = {f"node-{number:02}": {"zone_index": (number - 1) % 3} for number in range(1, 6)}
+        members = {name: {**node, "etcd": True} for name, node in list(zones.items())[:3]}
+        self._set({"nodes": {**zones, **members}})
+        self._terraform("grow", "apply", "-input=false", "-auto-approve")
+        known = set(self.hosts)
+        self._learn_hosts()
+        new = sorted(set(self.hosts) - known)
+        self._boot(new)
+        before = self._ring()["layout"]["version"]
+        self._play("grow")
+        self._hold("This layout is NOT applied" in self._log("grow"), "no plan was shown", "grow")
+        self._hold(self._ring()["layout"]["version"] == before, "a plan was applied unasked", "grow")
+        self._play("grow", fortdb_apply_layout=True)
+        ring = self._ring()
+        held = {name: sum(name in p["replicas"] for p in ring["partitions"]) for name in sorted(self.hosts)}
+        self._hold(all(held[name] for name in new), f"new nodes hold nothing: {held}", "grow")
+        self._expect("through it all", "get", "kept")
+        self._logged("grow", self._checks("tests/deploy/test_ring.py"))
+        self.progress.note(
+            f"{', '.join(new)} hold {sum(held[name] for name in new)} of {sum(held.values())} replicas"
+        )
+
     def move_ip(self) -> None:
         """The active router's host dies: the standby takes the address, clients go on."""
         active = self._active_router()
@@ -205,7 +221,7 @@ class Rehearsal:
         self.progress.note(f"{node.name} back, all in sync after {self._healthy():.1f} s more")
 
     def kill_node(self) -> None:
-        """A node's host loses power under load: no acknowledged write is lost."""
+        """A node's host loses power under load: no acknowledged write is lost, and the playbook goes on without it."""
         file = self.directory / "acknowledged"
         file.unlink(missing_ok=True)
         load = [sys.executable, "-m", "rehearsal.load", self.state.elastic_ip, str(PORT), str(file)]
@@ -228,6 +244,9 @@ class Rehearsal:
                 process.communicate()
         during = json.loads(self._client(*load, "check"))
         self._hold(not during["lost"], f"acknowledged writes are lost: {during['lost'][:5]}", "load")
+        recap = self._play("absent", absent={node.name}, fortdb_absent=node.name)
+        changed = {host: counts["changed"] for host, counts in recap.items() if counts["changed"]}
+        self._hold(not changed, f"the play without {node.name} changed something: {changed}", "absent")
         node.power_on(self._base)
         node.wait()
         self._healthy()
@@ -262,6 +281,30 @@ class Rehearsal:
         has_volume = name.startswith("node")
         self.hosts[name] = Host(name, address, zone, has_volume, self.network, self.directory, self.access)
         self.state.hosts[name] = (address, zone)
+
+    def _set(self, settings: dict[str, object]) -> None:
+        """Terraform's variables, beside those that are set."""
+        file = self.terraform / "rehearsal.auto.tfvars.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps({**known, **settings}, indent=2))
+
+    def _learn_hosts(self) -> None:
+        """From Terraform's outputs."""
+        outputs = {name: output["value"] for name, output in self._terraform_outputs().items()}
+        self.state.elastic_ip = outputs["elastic_ip"]
+        for role in ("nodes", "routers"):
+            for name, machine in outputs[role].items():
+                if name not in self.hosts:
+                    self._add_host(name, machine["private_ip"], machine["zone"])
+        self._save()
+
+    def _boot(self, names: Iterable[str]) -> None:
+        hosts = [self.hosts[name] for name in names]
+        for host in hosts:
+            host.create()
+            host.power_on(self._base)
+        for host in hosts:
+            host.wait()
 
     def _save(self) -> None:
         (self.directory / "rehearsal.json").write_text(json.dumps(asdict(self.state), indent=2))
@@ -305,8 +348,10 @@ class Rehearsal:
         outputs: dict[str, Any] = json.loads(text)
         return outputs
 
-    def _play(self, phase: str) -> dict[str, dict[str, int]]:
+    def _play(self, phase: str, absent: Collection[str] = (), **words: object) -> dict[str, dict[str, int]]:
+        """The playbook, told `words` by -e; the recap of every host that is not absent."""
         further = {
+            **words,
             "fortdb_router_environment": simulated_aws.variables(self.state.url),
             "certificates_directory": str(self.directory / "secrets"),
             "firewall_client_sources": [self.network.clients_cidr],
@@ -314,9 +359,17 @@ class Rehearsal:
         }
         playbook = ["-i", "inventory/aws_ec2.yml", "ansible/site.yml", "-e", json.dumps(further)]
         self._logged(phase, [beside_python("ansible-playbook"), *playbook])
-        recap = recap_of((self.logs / f"{phase}.log").read_text())
-        self._hold(set(recap) == set(self.hosts), f"the play was for {sorted(recap)}", phase)
-        return recap
+        recap = recap_of(self._log(phase))
+        expected = set(self.hosts) - set(absent)
+        self._hold(expected <= set(recap), f"the play was only for {sorted(recap)}", phase)
+        return {host: recap[host] for host in expected}
+
+    def _log(self, phase: str) -> str:
+        return (self.logs / f"{phase}.log").read_text()
+
+    def _ring(self) -> Any:
+        """As the router says it."""
+        return json.loads(self._client(*self._fortdb("--host", self.state.elastic_ip, "ring", "--json")))
 
     def _processes(self) -> dict[str, str]:
         """The main processes of what was deployed."""
@@ -377,6 +430,7 @@ SHOWN = (
     ("testinfra", Rehearsal.verify),
     ("testinfra on what is broken", Rehearsal.broken),
     ("clients on the Elastic IP", Rehearsal.client),
+    ("two nodes more", Rehearsal.grow),
     ("active router's host dies", Rehearsal.move_ip),
     ("node reboots", Rehearsal.reboot),
     ("node's host dies under load", Rehearsal.kill_node),
