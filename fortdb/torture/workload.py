@@ -8,7 +8,8 @@ are unknown. A read that fails changes nothing, whatever the error.
 
 Keys are of two sorts. *Hot* keys are few, and everybody works on them; each is left for a fresh one after
 `HOT_CALLS_MAX` calls, so that a history of one key stays short enough to be judged. *Cold* keys are many;
-they find what is lost or comes back long after it was written.
+they find what is lost or comes back long after it was written. Keys of one *place* carry one tag, so
+they lie in one partition, and a client of a node soon knows which places that node leads.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from dataclasses import dataclass
 from fortdb.client import Client
 from fortdb.client.failures import ConnectionFailed
 from fortdb.errors import Answer, FortError, NotLeader, ProtocolError
-from fortdb.torture.history import History, Kind, Operation, Outcome
+from fortdb.torture.history import History, Kind, Operation, Outcome, Value
 
 HOT_CALLS_MAX = 300
-_HOT_REGISTERS, _HOT_COUNTERS, _HOT_LISTS, _COLD = 6, 3, 3, 400
-_ELSEWHERE_S = 2.0  # a key that a node refused is not asked of it again for so long
+_COLD_KEYS = 25  # of each cold place
+_ELSEWHERE_S = 1.0  # a place that a node does not lead is not asked of it again for so long
+_DRAWS_MAX = 20  # of a place that is not elsewhere
 _BREATH_S = 0.01  # after an error, so that nobody counts refusals at full speed
 
-Value = str | int | bool | None
+_COLD = "k"
+_PLACES = {"r": (6, 0.5), "c": (3, 0.12), "l": (3, 0.13), _COLD: (16, 0.25)}
+"""Registers, counters, lists, and cold registers: how many places of each sort, and their share of calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,17 @@ class Keys:
         self.used: dict[str, None] = {}
         self.recent: dict[str, str] = {}
 
-    def hot(self, stem: str) -> str:
+    def hot(self, place: str) -> str:
         """The present key of a hot place."""
-        calls = self._calls.setdefault(stem, itertools.count())
-        return self.cold(f"{stem}.{next(calls) // HOT_CALLS_MAX}")
+        calls = self._calls.setdefault(place, itertools.count())
+        return self._key(place, next(calls) // HOT_CALLS_MAX)
 
-    def cold(self, name: str) -> str:
-        """A key by its name."""
-        key = self._prefix + name
+    def cold(self, place: str, number: int) -> str:
+        """One of the many keys of a cold place."""
+        return self._key(place, number)
+
+    def _key(self, place: str, number: int) -> str:
+        key = f"{self._prefix}{{{place}}}.{number}"
         self.used[key] = None
         return key
 
@@ -149,59 +156,68 @@ class Caller:
         self._client = client
         self._chance = chance
         self._writes = itertools.count()
-        self._elsewhere: dict[str, float] = {}  # key -> until when this node is not asked for it
+        self._elsewhere: dict[str, float] = {}  # place -> until when this node is not asked for it
 
     def turn(self) -> None:
         """One call."""
-        chance = self._chance
-        sort = chance.random()
-        if sort < 0.5:
-            self._register(self._hot("r", _HOT_REGISTERS))
-        elif sort < 0.62:
-            self._counter(self._hot("c", _HOT_COUNTERS))
-        elif sort < 0.75:
-            self._list(self._hot("l", _HOT_LISTS))
+        for _ in range(_DRAWS_MAX):
+            sort, place = self._place()
+            if self._elsewhere.get(place, 0.0) <= time.monotonic():
+                break
         else:
-            self._register(self._keys.cold(f"k{chance.randrange(_COLD)}"))
+            time.sleep(_BREATH_S)
+            return
+        if sort == _COLD:
+            key = self._keys.cold(place, self._chance.randrange(_COLD_KEYS))
+        else:
+            key = self._keys.hot(place)
+        error = self._act(sort, key)
+        if isinstance(error, NotLeader):
+            self._elsewhere[place] = time.monotonic() + _ELSEWHERE_S
+        elif error is not None:
+            time.sleep(_BREATH_S * (10 if isinstance(error, ConnectionFailed) else 1))
 
-    def read(self, key: str) -> None:
+    def _place(self) -> tuple[str, str]:
+        sort = self._chance.choices(list(_PLACES), [share for _, share in _PLACES.values()])[0]
+        return sort, f"{sort}{self._chance.randrange(_PLACES[sort][0])}"
+
+    def _act(self, sort: str, key: str) -> FortError | None:
+        if sort == "c":
+            return self._counter(key)
+        return self._list(key) if sort == "l" else self._register(key)
+
+    def read(self, key: str) -> FortError | None:
         """Read a value."""
 
         def get() -> Value:
             value = self._client.get(key)
             return None if value is None else value.decode()
 
-        self._call(Kind.READ, key, (), get)
+        return self._call(Kind.READ, key, (), get)
 
-    def _hot(self, sort: str, count: int) -> str:
-        return self._keys.hot(f"{sort}{self._chance.randrange(count)}")
-
-    def _register(self, key: str) -> None:
+    def _register(self, key: str) -> FortError | None:
         draw = self._chance.random()
         if draw < 0.45:
-            self.read(key)
-        elif draw < 0.75:
+            return self.read(key)
+        if draw < 0.75:
             value = self._unique()
-            self._call(Kind.WRITE, key, (value,), lambda: self._put(key, value))
-        elif draw < 0.92:
+            return self._call(Kind.WRITE, key, (value,), lambda: self._put(key, value))
+        if draw < 0.92:
             value, held = self._unique(), self._keys.recent.get(key, "nothing")
-            self._call(Kind.CAS, key, (held, value), lambda: self._compare_and_set(key, held, value))
-        else:
-            self._call(Kind.DELETE, key, (), lambda: bool(self._client.delete(key)))
+            return self._call(Kind.CAS, key, (held, value), lambda: self._compare_and_set(key, held, value))
+        return self._call(Kind.DELETE, key, (), lambda: bool(self._client.delete(key)))
 
-    def _counter(self, key: str) -> None:
+    def _counter(self, key: str) -> FortError | None:
         if self._chance.random() < 0.4:
-            self.read(key)
-        else:
-            amount = self._chance.randrange(1, 10)
-            self._call(Kind.INCREMENT, key, (amount,), lambda: self._client.increment(key, amount))
+            return self.read(key)
+        amount = self._chance.randrange(1, 10)
+        return self._call(Kind.INCREMENT, key, (amount,), lambda: self._client.increment(key, amount))
 
-    def _list(self, key: str) -> None:
+    def _list(self, key: str) -> FortError | None:
         if self._chance.random() < 0.4:
-            self.read(key)
-        else:
-            element = self._unique() + ","
-            self._call(Kind.APPEND, key, (element,), lambda: self._client.append(key, element))
+            return self.read(key)
+        element = self._unique() + ","
+        return self._call(Kind.APPEND, key, (element,), lambda: self._client.append(key, element))
 
     def _put(self, key: str, value: str) -> Value:
         done = self._client.put(key, value)
@@ -217,10 +233,10 @@ class Caller:
     def _unique(self) -> str:
         return f"{self._number}.{next(self._writes)}"
 
-    def _call(self, kind: Kind, key: str, arguments: tuple[Value, ...], call: Callable[[], Value]) -> None:
-        if self._elsewhere.get(key, 0.0) > time.monotonic():
-            time.sleep(_BREATH_S / 10)
-            return
+    def _call(
+        self, kind: Kind, key: str, arguments: tuple[Value, ...], call: Callable[[], Value]
+    ) -> FortError | None:
+        """Do it and note what came of it; the error, if there was one."""
         result: Value = None
         error: FortError | None = None
         started_ns = time.monotonic_ns()
@@ -229,9 +245,7 @@ class Caller:
         except FortError as caught:
             error = caught
         ended_ns = time.monotonic_ns()
-        if isinstance(error, NotLeader):
-            self._elsewhere[key] = time.monotonic() + _ELSEWHERE_S
-        if kind is Kind.READ and error is None and isinstance(result, str):
+        if kind is Kind.READ and isinstance(result, str):
             self._keys.recent[key] = result
         self._workload.note(
             Operation(
@@ -247,5 +261,4 @@ class Caller:
                 error=None if error is None else f"{error.code} {error}",
             )
         )
-        if error is not None and not isinstance(error, NotLeader):
-            time.sleep(_BREATH_S * (10 if isinstance(error, ConnectionFailed) else 1))
+        return error

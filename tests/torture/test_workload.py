@@ -53,5 +53,5 @@ def test_a_command_that_was_not_sent_whole_had_no_effect() -> None:
 def test_a_hot_key_is_left_for_a_fresh_one() -> None:
     keys = Keys("p:")
     called = [keys.hot("r1") for _ in range(2 * HOT_CALLS_MAX)]
-    assert sorted(set(called)) == ["p:r1.0", "p:r1.1"]
+    assert sorted(set(called)) == ["p:{r1}.0", "p:{r1}.1"]
     assert set(keys.used) == set(called)
