@@ -73,7 +73,10 @@ class Report:
     @property
     def replay(self) -> str:
         """The command that plays the same schedule again."""
-        return f"fortdb torture --seed {self.findings.seed} --seconds {self.findings.seconds:g}"
+        findings = self.findings
+        return " ".join(
+            [f"fortdb torture --seed {findings.seed} --seconds {findings.seconds:g}", *findings.options]
+        )
 
 
 def fault_rows(report: Report) -> list[tuple[str, int, float]]:

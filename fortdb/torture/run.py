@@ -34,6 +34,7 @@ from fortdb.torture.workload import Door, Workload
 
 PARTITIONS = 6
 LEASE_MS = 2_000
+_NODES = 3
 _ROUTERS = 2
 _MEMBERS = 3
 _ELECTION_MS = 1_000  # of etcd: on a busy machine less is a torture of etcd alone
@@ -68,10 +69,16 @@ class Options:
     directory: Path
     seed: int
     seconds: float = 60.0
-    nodes: int = 3
+    nodes: int = _NODES
     clients: int = 12
     faults: tuple[str, ...] = ()
     program: tuple[str, ...] = HERE.program
+
+    @property
+    def other_words(self) -> list[str]:
+        """What besides seed and seconds has to be said to get the same schedule."""
+        words = [] if self.nodes == _NODES else ["--nodes", str(self.nodes)]
+        return words + (["--faults", ",".join(self.faults)] if self.faults else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class Torture:
         self._show = show
         self._directory = options.directory.resolve()
         self._began_s = time.monotonic()
-        self.findings = Findings(seed=options.seed, seconds=options.seconds)
+        self.findings = Findings(seed=options.seed, seconds=options.seconds, options=options.other_words)
         self._phase = "starting"
         self._workload: Workload | None = None
         self._director: Director | None = None
@@ -121,7 +128,8 @@ class Torture:
         shape = self._shape(Need.NETWORK not in missing)
         members = [f"etcd-{number}" for number in range(1, _MEMBERS + 1)]
         cast = Cast(shape.node_names, shape.router_names, members, LEASE_MS / 1000)
-        self._steps = draw(self._options.seed, self._options.seconds, names, cast)
+        steps = draw(self._options.seed, self._options.seconds, names, cast)
+        self._steps = [step for step in steps if step.fault.name not in self.findings.left_out]
         self._say(f"seed {self._options.seed}: {len(self._steps)} faults in {self._options.seconds:g} s")
         history = History(self._directory / HISTORY_FILE)
         try:
@@ -293,7 +301,7 @@ def torture_remote(options: Options, address: Address, show: Show) -> Findings:
     """Clients on a ring of somebody else's, who makes the faults; keys under a prefix, removed afterwards."""
     began_s = time.monotonic()
     _make_room(options.directory)
-    findings = Findings(seed=options.seed, seconds=options.seconds)
+    findings = Findings(seed=options.seed, seconds=options.seconds, options=["--remote"])
     door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S)
     with History(options.directory / HISTORY_FILE) as history:
         workload = Workload(

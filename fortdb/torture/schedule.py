@@ -64,20 +64,16 @@ class Step:
 
 
 def choose(asked: Sequence[str], missing: dict[Need, str]) -> tuple[list[str], dict[str, str]]:
-    """Names of the faults that can be had, and of those that cannot with the reason.
+    """Names of the faults to draw from, and of those among them that cannot be had, with the reason: these
+    are drawn all the same, and left out afterwards, so that a seed is the same schedule on every machine.
 
     `asked` empty: all. Raises `ConfigError` for a name that is none.
     """
     unknown = sorted(set(asked) - CATALOGUE.keys())
     if unknown:
         raise ConfigError(f"no fault {', '.join(unknown)}; there are {', '.join(CATALOGUE)}")
-    names, left_out = [], {}
-    for name in asked or CATALOGUE:
-        reasons = [missing[need] for need in CATALOGUE[name][0].needs if need in missing]
-        if reasons:
-            left_out[name] = reasons[0]
-        else:
-            names.append(name)
+    names = [name for name in CATALOGUE if not asked or name in asked]
+    left_out = {name: missing[need] for name in names for need in CATALOGUE[name][0].needs if need in missing}
     return names, left_out
 
 
