@@ -7,6 +7,10 @@ request ids: what the former leader had passed on is recognised and answered fro
 is executed (rule 16). So a client that pipelines sees its requests applied in its own order, across
 failovers, each once.
 
+A node that could not become ready in time says so of a request that it held, and means its own holding.
+If the same write was sent before, to a former leader or on a connection that broke, that copy may lie in
+a log and be committed yet: the client hears "outcome unknown".
+
 Reads travel the same way; executing one twice harms nobody.
 """
 
@@ -22,6 +26,9 @@ from fortdb.limits import CHANNEL_REQUESTS_MAX
 from fortdb.net.gather import Completes
 from fortdb.replication.messages import encode_request
 
+_NOT_BEGUN = (f"-{Unavailable.code} ".encode(), f"-{Busy.code} ".encode())
+"""How replies begin that a node gives without looking whether it knows the request."""
+
 
 class Wire(Protocol):
     """A link to a node, as far as channels need it."""
@@ -34,14 +41,14 @@ class Wire(Protocol):
 class Unanswered:
     """A client's request (or the part of one that concerns this partition)."""
 
-    __slots__ = ("began_s", "command", "deadline_ms", "is_write", "slot", "was_sent")
+    __slots__ = ("began_s", "command", "deadline_ms", "is_write", "sent_count", "slot")
 
     def __init__(self, command: bytes, slot: Completes, is_write: bool, deadline_ms: int) -> None:
         self.command = command
         self.slot = slot
         self.is_write = is_write
         self.deadline_ms = deadline_ms
-        self.was_sent = False
+        self.sent_count = 0
         self.began_s = perf_counter()
 
 
@@ -72,7 +79,7 @@ class Channel:
         unanswered[sequence] = request
         wire = self._wire
         if wire is not None and wire.is_up:
-            request.was_sent = True
+            request.sent_count = 1
             watermark = next(iter(unanswered))
             wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
@@ -83,6 +90,11 @@ class Channel:
             return None
         request = self._unanswered.pop(sequence, None)
         if request is not None:
+            if request.is_write and request.sent_count > 1 and reply.startswith(_NOT_BEGUN):
+                reply = OutcomeUnknown(
+                    f"partition {self.name}: {self.leader} did not execute the write again; "
+                    "whether it had been applied before is not known"
+                ).wire()
             request.slot.complete(reply)
         return request
 
@@ -104,8 +116,8 @@ class Channel:
             return
         watermark = next(iter(self._unanswered))
         for sequence, request in self._unanswered.items():
-            self.retries_total += request.was_sent
-            request.was_sent = True
+            self.retries_total += request.sent_count > 0
+            request.sent_count += 1
             wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
     def time_out(self, now_ms: int, failed: Callable[[FortError], None]) -> None:
@@ -121,7 +133,7 @@ class Channel:
 
     def _timed_out(self, request: Unanswered) -> FortError:
         leader = f"its leader {self.leader} did not answer" if self.leader else "it has no leader"
-        if request.is_write and request.was_sent:
+        if request.is_write and request.sent_count:
             return OutcomeUnknown(
                 f"partition {self.name}: {leader} in time; the write may or may not have been applied"
             )
