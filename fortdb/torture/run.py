@@ -98,9 +98,12 @@ Show = Callable[[Glance], None]
 
 
 class Torture:
-    """One run. `say` gets lines to keep, `show` how it goes, often."""
+    """One run. `say` gets lines to keep, `show` how it goes, often. `schedule` stands for the one that
+    the seed would draw."""
 
-    def __init__(self, options: Options, say: Say, show: Show) -> None:
+    def __init__(
+        self, options: Options, say: Say, show: Show, schedule: Callable[[Cast], list[Step]] | None = None
+    ) -> None:
         if options.nodes < 3:
             raise ConfigError("the torture takes at least three nodes: fewer survive no fault")
         if options.clients < 1 or options.seconds <= 0:
@@ -110,6 +113,7 @@ class Torture:
         self._options = options
         self._say = say
         self._show = show
+        self._schedule = schedule or self._draw
         self._directory = options.directory.resolve()
         self._began_s = time.monotonic()
         self.findings = Findings(seed=options.seed, seconds=options.seconds, options=options.other_words)
@@ -117,18 +121,19 @@ class Torture:
         self._workload: Workload | None = None
         self._director: Director | None = None
         self._steps: list[Step] = []
+        self._names: list[str] = []
 
     def run(self) -> Findings:
         """Torture a ring; the history and the findings are in the directory afterwards."""
         _make_room(self._directory)
         missing = self._missing()
-        names, self.findings.left_out = choose(self._options.faults, missing)
+        self._names, self.findings.left_out = choose(self._options.faults, missing)
         for name, reason in self.findings.left_out.items():
             self._say(f"left out: {name} ({reason})")
         shape = self._shape(Need.NETWORK not in missing)
         members = [f"etcd-{number}" for number in range(1, _MEMBERS + 1)]
         cast = Cast(shape.node_names, shape.router_names, members, LEASE_MS / 1000)
-        steps = draw(self._options.seed, self._options.seconds, names, cast)
+        steps = self._schedule(cast)
         self._steps = [step for step in steps if step.fault.name not in self.findings.left_out]
         self._say(f"seed {self._options.seed}: {len(self._steps)} faults in {self._options.seconds:g} s")
         history = History(self._directory / HISTORY_FILE)
@@ -141,6 +146,9 @@ class Torture:
             history.close()
             self.findings.write(self._directory)
         return self.findings
+
+    def _draw(self, cast: Cast) -> list[Step]:
+        return draw(self._options.seed, self._options.seconds, self._names, cast)
 
     # --- the ring -------------------------------------------------------------------------------
 
