@@ -108,7 +108,7 @@ format: $(VENV)/installed ## Put the code into its form
 	@$(BIN)/ruff format .
 
 tools: ## Install what the tests start besides FortDB itself (Debian and Ubuntu, as root)
-	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools openssh-server openssh-client debootstrap systemd-container nftables iproute2 python3-venv
+	apt-get install --yes --no-install-recommends etcd-server redis-server redis-tools openssh-server openssh-client debootstrap systemd-container nftables iproute2 gcc libc6-dev python3-venv
 
 clean: down ## Stop the ring and throw its data away
 	rm -rf .fortdb

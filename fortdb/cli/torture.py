@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from fortdb.cli.failures import Failed
 from fortdb.cli.settings import Settings
+from fortdb.errors import FortError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,7 +86,7 @@ def torture(
     options = Options(
         directory, seed, seconds, nodes, clients, tuple(filter(None, (faults or "").split(",")))
     )
-    with _ending_orderly(), _display() as show:
+    with _to_its_end(), _display() as show:
         if remote:
             torture_remote(options, context.ensure_object(Settings).address, show)
         else:
@@ -134,8 +136,9 @@ def _judge(directory: Path, to: Path | None) -> int:
 
 
 @contextmanager
-def _ending_orderly() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: processes and namespaces are not left behind."""
+def _to_its_end() -> Iterator[None]:
+    """SIGTERM as Ctrl-C, so that processes and namespaces are not left behind; and whatever ends a torture
+    early is no violation."""
 
     def end(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -143,6 +146,10 @@ def _ending_orderly() -> Iterator[None]:
     former = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        raise Failed("ended before anything could be judged", EXIT_NOT_JUDGED) from None
+    except (FortError, OSError, RuntimeError) as error:
+        raise Failed(f"nothing could be judged: {error}", EXIT_NOT_JUDGED) from error
     finally:
         signal.signal(signal.SIGTERM, former)
 
