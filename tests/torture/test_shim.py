@@ -15,8 +15,11 @@ import pytest
 from fortdb.storage.identity import mark_clean, open_directory
 from fortdb.torture.faults.power import Synced, lose_power
 from fortdb.torture.faults.shim import Shim, compile_shim, why_no_shim
+from tests.storage.engines import MEBIBYTE, open_engine
+from tests.storage.test_crash import check_whole
 
 SEED_OF_WHOLE_LOSS = 0
+SEED_OF_A_TORN_END = 1
 LINE_BYTES = 9
 WRITER = Path(__file__).with_name("writer.py")
 
@@ -110,6 +113,52 @@ def test_a_directory_renamed_keeps_what_it_holds(tmp_path: Path) -> None:
     synced.replay(journal)
     assert synced.sizes == {"/d/x/a": 5}
     assert synced.names == {"/d/x": {"a"}, "/d": {"x"}}
+
+
+def write_and_lose_power(shim: Shim, acknowledgements: int, seed: int) -> int:
+    """The engine's writer of the crash tests; the last number that it said was safe."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.storage.writer",
+        str(shim.root / "engine"),
+        "write",
+        str(MEBIBYTE),
+    ]
+    environment = {**os.environ, **shim.environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(acknowledgements)]
+        process.kill()
+        lines += process.stdout.readlines()
+    lose_power(shim.root, shim.journal, seed)
+    return int([line for line in lines if line.endswith("\n")][-1])
+
+
+def _everything_is_synced(shim: Shim) -> None:
+    """Note what this process, without a shim, wrote while it looked."""
+    lines: list[str] = []
+    for place, directories, files in os.walk(shim.root):
+        lines += [f"D {place}", *(f"E {name}" for name in (*directories, *files))]
+        lines += [
+            f"S {os.path.getsize(path)} {path}" for path in (os.path.join(place, name) for name in files)
+        ]
+    shim.journal.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("seed", [SEED_OF_WHOLE_LOSS, SEED_OF_A_TORN_END])
+def test_the_engine_loses_nothing_that_it_called_safe(shim: Shim, seed: int) -> None:
+    """Through several losses of power, with flushes and merges of files on the way. The engine only appends,
+    so lengths tell all that there is to tell."""
+    for _ in range(3):
+        acknowledged = write_and_lose_power(shim, 150, seed)
+        synced = Synced()
+        synced.replay(shim.journal)
+        assert not synced.overwritten
+        engine = open_engine(shim.root / "engine")
+        check_whole(engine, acknowledged)
+        engine.close()
+        _everything_is_synced(shim)
 
 
 def test_whose_directory_this_is_survives_the_power(tmp_path: Path) -> None:
