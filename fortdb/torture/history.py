@@ -1,7 +1,8 @@
 """What clients of a tortured ring did and were told, and what was done to the ring meanwhile.
 
-A history is a file of JSON lines, written as things happen: a torture that is killed leaves its evidence.
-Times are nanoseconds of one monotonic clock.
+A history is a file of JSON lines, each handed to the kernel as it happens: a torture that is killed leaves
+its evidence. A call's line has `kind` and `outcome`, a fault's has `fault`. Times are nanoseconds of one
+monotonic clock.
 
 Every key is one register, absent or text. `increment` works on integer text, absent is 0; `append` adds text
 that ends in a comma and holds no other, so that a read shows the whole list.
@@ -50,6 +51,17 @@ class Kind(Enum):
     """(element and comma) -> the new length in bytes"""
 
 
+_ARGUMENTS = {
+    Kind.READ: 0,
+    Kind.WRITE: 1,
+    Kind.DELETE: 0,
+    Kind.CAS: 2,
+    Kind.INCREMENT: 1,
+    Kind.APPEND: 1,
+}
+"""How many each takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One call of one client."""
@@ -90,7 +102,7 @@ class History:
     """Records into a file, from any thread."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w")
+        self._file = path.open("w", encoding="utf-8", buffering=1)  # a line at a time
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -112,12 +124,12 @@ class History:
         self._write({"fault": asdict(event)})
 
     def close(self) -> None:
-        """Everything is on its way to the disk."""
+        """Nothing more comes."""
         with self._lock:
             self._file.close()
 
     def _write(self, fields: dict[str, Any]) -> None:
-        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = json.dumps(fields, separators=(",", ":")) + "\n"
         with self._lock:
             self._file.write(line)
 
@@ -133,7 +145,7 @@ def load(path: Path) -> tuple[list[Operation], list[FaultEvent]]:
         try:
             fields = json.loads(line)
             if "fault" in fields:
-                faults.append(FaultEvent(**fields["fault"]))
+                faults.append(_fault(fields["fault"]))
             else:
                 operations.append(_operation(fields))
         except (ValueError, TypeError, KeyError) as error:
@@ -143,17 +155,35 @@ def load(path: Path) -> tuple[list[Operation], list[FaultEvent]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"{path} is no history: {error}") from None
     whole = text[: text.rfind("\n") + 1]
-    yield from enumerate(whole.splitlines(), start=1)
+    yield from enumerate(whole.split("\n")[:-1], start=1)
 
 
 def _operation(fields: dict[str, Any]) -> Operation:
     fields["kind"], fields["outcome"] = Kind(fields["kind"]), Outcome(fields["outcome"])
     fields["arguments"] = tuple(fields["arguments"])
-    return Operation(**fields)
+    operation = Operation(**fields)
+    if len(operation.arguments) != _ARGUMENTS[operation.kind]:
+        raise ValueError(f"{operation.kind.value} takes {_ARGUMENTS[operation.kind]} arguments")
+    if not _is_moment(operation.started_ns) or not _is_moment(operation.ended_ns):
+        raise ValueError("its moments are not nanoseconds")
+    if operation.ended_ns < operation.started_ns:
+        raise ValueError("it ended before it began")
+    return operation
+
+
+def _fault(fields: dict[str, Any]) -> FaultEvent:
+    event = FaultEvent(**fields)
+    if event.phase not in ("begin", "end") or not _is_moment(event.at_ns):
+        raise ValueError("a fault begins or ends at a moment")
+    return event
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _shown(value: Value) -> str:

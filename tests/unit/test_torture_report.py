@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -60,6 +61,53 @@ def test_what_was_recorded_comes_back(tmp_path: Path) -> None:
         load(file)
     with pytest.raises(BadRequest, match="is no history"):
         load(tmp_path / "none")
+
+
+def test_what_was_recorded_is_there_when_the_torture_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    history = History(file)
+    history.record(BAD[0])
+    assert load(file) == ([BAD[0]], [])  # nothing was closed or flushed
+    history.close()
+
+
+@pytest.mark.parametrize("value", ["\u2028", "\x85", "\r", "ü", "\udc80", "a\nb"])
+def test_any_text_comes_back(tmp_path: Path, value: str) -> None:
+    """Among them what Python takes for the end of a line, and bytes that are no UTF-8."""
+    written = call(0, 0.0, Kind.WRITE, value, value)
+    with History(tmp_path / "history.jsonl") as history:
+        history.record(written)
+    assert load(tmp_path / "history.jsonl")[0] == [written]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kind", "sing"),
+        ("outcome", "maybe"),
+        ("arguments", []),
+        ("arguments", 7),
+        ("started_ns", "soon"),
+        ("ended_ns", -1),
+        ("more", 1),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_named(tmp_path: Path, field: str, value: object) -> None:
+    file = tmp_path / "history.jsonl"
+    with History(file) as history:
+        history.record(BAD[0])
+    good = file.read_text()
+    file.write_text(f"{good}{json.dumps(json.loads(good) | {field: value})}\n{good}")
+    with pytest.raises(BadRequest, match="line 2, is no call and no fault"):
+        load(file)
+
+
+@pytest.mark.parametrize("line", ["[]", "7", "", "call", '{"fault":{"phase":"begin"}}'])
+def test_a_line_of_something_else_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "history.jsonl"
+    file.write_text(f"{line}\n")
+    with pytest.raises(BadRequest, match="line 1, is no call and no fault"):
+        load(file)
 
 
 def test_findings_come_back(tmp_path: Path) -> None:
