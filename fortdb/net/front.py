@@ -62,7 +62,9 @@ class Slot:
         """Not executed."""
         self.complete(error.wire())
 
-    abandon = refuse
+    def abandon(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Perhaps executed; the error says so."""
+        self.complete(error.wire())
 
     def drop(self) -> None:
         """Clients give no request ids, so there is never a late copy."""
@@ -98,20 +100,12 @@ class ClientConnection(Stream):
         self._held_bytes = 0  # in slots that are filled and wait for those before them
         self._taken_bytes = 0  # of requests, since nothing was unanswered
         self._reply_bytes = OUTPUT_SOFT_BYTES // _FIRST_WINDOW  # how large answers have been of late
+        self._window = _FIRST_WINDOW  # commands that may be under way, given that
 
     def received(self, data: bytes) -> None:
         self.last_active_ms = self.loop.now_ms
-        self._taken_bytes += len(data)
-        try:
-            commands = self._parser.feed(data)
-        except ProtocolError as error:
-            self._backlog.append(error)
-            self._work()
-            return
-        if self._backlog:
-            self._backlog.extend(commands)
-        elif commands:
-            self._backlog = deque(commands)
+        self._taken_bytes = self._taken_bytes + len(data) if self.slots else len(data)
+        self._backlog.extend(self._parser.feed(data))
         self._work()
 
     def slot(self) -> Slot:
@@ -123,16 +117,18 @@ class ClientConnection(Stream):
     def completed(self, slot: Slot, reply: bytes) -> None:
         """Called by a slot."""
         slots, size = self.slots, len(reply)
-        self._held_bytes += size
-        self._reply_bytes = max(size, self._reply_bytes - (self._reply_bytes - size) // 8)
+        if size != self._reply_bytes:
+            self._reply_bytes = max(size, self._reply_bytes - (self._reply_bytes - size) // 8)
+            self._window = min(PENDING_COMMANDS_MAX, OUTPUT_SOFT_BYTES // (self._reply_bytes + 1) + 1)
         if not self.is_open or slots[0] is not slot:
+            self._held_bytes += size
             return
+        slots.popleft()
+        self.write(reply)
         while slots and (ready := slots[0].reply) is not None:
             slots.popleft()
             self._held_bytes -= len(ready)
             self.write(ready)
-        if not slots:
-            self._taken_bytes = 0
         if self.queued_bytes + self._held_bytes > OUTPUT_HARD_BYTES and self.queued_bytes > size:
             self.close("asks for more than it reads")
         elif self._closing:
@@ -153,11 +149,10 @@ class ClientConnection(Stream):
     def _is_full(self) -> bool:
         """Whether to ask for no more on behalf of this client. The answers under way are counted as being
         as large as those before: a pipeline of small reads is long, one of large values short."""
-        return (
-            self.queued_bytes + self._held_bytes > OUTPUT_SOFT_BYTES
-            or len(self.slots) >= min(PENDING_COMMANDS_MAX, OUTPUT_SOFT_BYTES // (self._reply_bytes + 1) + 1)
-            or (self._taken_bytes > INPUT_SOFT_BYTES and len(self.slots) > 0)
-        )
+        if self.queued_bytes + self._held_bytes > OUTPUT_SOFT_BYTES:
+            return True
+        pending = len(self.slots)
+        return pending > 0 and (pending >= self._window or self._taken_bytes > INPUT_SOFT_BYTES)
 
     def _work(self) -> None:
         """Execute what has arrived, as long as the answers find room."""

@@ -62,7 +62,9 @@ class Part:
         """Not executed."""
         self.complete(error.wire())
 
-    abandon = refuse
+    def abandon(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Perhaps executed; the error says so."""
+        self.complete(error.wire())
 
     def drop(self) -> None:
         """Never happens: parts carry no request ids."""

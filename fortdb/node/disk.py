@@ -15,7 +15,7 @@ from fortdb.limits import (
     LOG_SEGMENTS_KEPT,
     LOG_SEGMENTS_MAX,
 )
-from fortdb.replication.entries import Kind, decode_entry, entry_timestamp
+from fortdb.replication.entries import DELETE, PUT, decode_entry, entry_timestamp
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
 from fortdb.replication.replica import Replica
@@ -157,12 +157,13 @@ def wipe_replica(batch: Batch, partition: int, ranges: tuple[DataRange, ...]) ->
 
 
 def _apply(batch: Batch, partition: int, pending: Pending) -> None:
+    put_data = batch.put_data
     for kind, key, value, expiry_ms in pending.operations:
-        if kind == Kind.PUT:
-            batch.put_data(key, value)
+        if kind == PUT:
+            put_data(key, value)
             if expiry_ms:
                 batch.put_expiry(partition, expiry_ms, key)
-        elif kind == Kind.DELETE:
+        elif kind == DELETE:
             batch.delete_data(key)
         else:
             batch.delete_expiry(partition, expiry_ms, key)

@@ -23,9 +23,9 @@ from fortdb.protocol.arguments import (
     parse_set,
 )
 from fortdb.protocol.resp import NIL, OK, array, bulk, integer
-from fortdb.replication.entries import Kind, Operation
-from fortdb.ring.tokens import token_of
-from fortdb.storage.keys import data_key
+from fortdb.replication.entries import DELETE, FORGET, PUT, Operation
+from fortdb.ring.tokens import hash_of
+from fortdb.storage.keys import data_key_at
 from fortdb.storage.values import encode_value, expiry_of, payload_of
 
 Lookup = Callable[[bytes], bytes | None]
@@ -57,22 +57,22 @@ class Execution:
 
     def stored(self, key: bytes) -> bytes | None:
         """The stored value of a user key, None if it has none or has expired."""
-        at = data_key(token_of(key), key)
+        at = data_key_at(hash_of(key), key)
         own = self._own.get(at)
         if own is not None:
-            return own.value if own.kind == Kind.PUT else None
+            return own.value if own.kind == PUT else None
         known = self._overlay.get(at)
         if known is None:
             value = self._lookup(at)
         else:
             self.saw_uncommitted = True
-            value = known[0].value if known[0].kind == Kind.PUT else None
+            value = known[0].value if known[0].kind == PUT else None
         if value is None:
             return None
         expiry_ms = expiry_of(value)
         if expiry_ms and expiry_ms <= self.now_ms:
-            self._effect(Operation(Kind.DELETE, at))
-            self.operations.append(Operation(Kind.FORGET, at, b"", expiry_ms))
+            self._effect(Operation(DELETE, at))
+            self.operations.append(Operation(FORGET, at, b"", expiry_ms))
             return None
         return value
 
@@ -85,12 +85,12 @@ class Execution:
         """Let the key hold a value, until `expiry_ms` (Unix epoch) when that is not 0."""
         if len(value) > VALUE_BYTES_MAX:
             raise BadRequest(f"string exceeds maximum allowed size ({VALUE_BYTES_MAX} bytes)")
-        at = data_key(token_of(key), key)
-        self._effect(Operation(Kind.PUT, at, encode_value(value, expiry_ms), expiry_ms))
+        at = data_key_at(hash_of(key), key)
+        self._effect(Operation(PUT, at, encode_value(value, expiry_ms), expiry_ms))
 
     def delete(self, key: bytes) -> None:
         """Let the key hold nothing."""
-        self._effect(Operation(Kind.DELETE, data_key(token_of(key), key)))
+        self._effect(Operation(DELETE, data_key_at(hash_of(key), key)))
 
     def _effect(self, operation: Operation) -> None:
         self._own[operation.key] = operation

@@ -33,7 +33,7 @@ from fortdb.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
+from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX, VALUE_BYTES_MAX
 from fortdb.model import Ack, ClusterView
 from fortdb.net.front import Slot
 from fortdb.net.gather import Part
@@ -54,14 +54,14 @@ from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.protocol.arguments import ends_with_acknowledgement
 from fortdb.protocol.commands import Command, CommandKind, keys_of
-from fortdb.protocol.resp import integer
-from fortdb.replication.entries import Kind, Operation, RequestId
+from fortdb.protocol.resp import NIL, OK, integer
+from fortdb.replication.entries import PUT, Kind, Operation, RequestId
 from fortdb.replication.leader import Leader
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.engine import Engine
-from fortdb.storage.values import expiry_of
+from fortdb.storage.values import PLAIN, encode_value, expiry_of
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +107,17 @@ class Held:
         self.deadline_ms = deadline_ms
 
 
+class Proposed:
+    """Writes of one entry that wait for its commit."""
+
+    __slots__ = ("began_s", "count", "offset")
+
+    def __init__(self, began_s: float, offset: int) -> None:
+        self.began_s = began_s
+        self.offset = offset
+        self.count = 1
+
+
 class Hosted:
     """A replica and what this node keeps beside its state machine."""
 
@@ -119,9 +130,17 @@ class Hosted:
         self.serve_until_ms = 0  # requests are executed before this moment
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
-        self.proposed: deque[tuple[float, int]] = deque()  # (when, offset): writes that wait for a commit
+        self.proposed: deque[Proposed] = deque()  # writes that wait for a commit
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
+
+    def began(self, offset: int) -> None:
+        """A write was proposed; those with one offset count as begun with the first."""
+        proposed = self.proposed
+        if proposed and proposed[-1].offset == offset:
+            proposed[-1].count += 1
+        else:
+            proposed.append(Proposed(perf_counter(), offset))
 
 
 class NodeService:
@@ -192,6 +211,52 @@ class NodeService:
             self._hold(hosted, Held(slot, command, args, request, epoch, self._deadline_ms()))
         else:
             self._run(hosted, slot, command, args, request)
+
+    def read_plain(self, hosted: Hosted, key: bytes) -> bytes | None:
+        """The answer to `GET` for a data key, if nothing is special: the partition serves now, no effect on
+        the key is under way, and the value does not expire. None: `submit` must decide."""
+        leader = hosted.replica.leading
+        if (
+            leader is None
+            or hosted.held
+            or hosted.serve_until_ms <= self.loop.now_ms
+            or key in leader.overlay
+        ):
+            return None
+        stored = self.engine.get(key)
+        if stored is None:
+            reply = NIL
+        elif stored and stored[0] == PLAIN:
+            reply = b"$%d\r\n%b\r\n" % (len(stored) - 1, stored[1:])
+        else:
+            return None
+        self.requests_total["GET"] += 1
+        return reply
+
+    def takes_plain_writes(self, hosted: Hosted, value: bytes) -> bool:
+        """Whether `write_plain` may be called now: nothing stands against a write of this value."""
+        leader = hosted.replica.leading
+        return (
+            leader is not None
+            and not hosted.held
+            and hosted.serve_until_ms > self.loop.now_ms
+            and len(value) <= VALUE_BYTES_MAX
+            and leader.enough_in_sync()
+            and leader.uncommitted_bytes <= UNCOMMITTED_BYTES_MAX
+            and self.refusal is None
+            and not self._async_prefixes
+        )
+
+    def write_plain(self, hosted: Hosted, slot: AnySlot, key: bytes, value: bytes) -> None:
+        """`SET` of a data key without options, acknowledged in sync."""
+        leader = hosted.replica.leading
+        assert leader is not None
+        self.requests_total["SET"] += 1
+        operation = Operation(PUT, key, encode_value(value))
+        offset = leader.propose([operation], None, OK, max(self._wall_ms, leader.log.timestamp_ms))
+        leader.wait(offset, slot, OK)
+        hosted.began(offset)
+        self.touch(hosted)
 
     def submit_early(
         self,
@@ -291,7 +356,7 @@ class NodeService:
                 leader.wait_synced(offset, slot, reply)
             else:
                 leader.wait(offset, slot, reply)
-            hosted.proposed.append((perf_counter(), offset))
+            hosted.began(offset)
             self.touch(hosted)
         elif execution.saw_uncommitted:
             leader.wait(leader.proposed_offset, slot, reply)
@@ -455,10 +520,11 @@ class NodeService:
         for _, slot, reply in leader.take_answers():
             slot.complete(reply)
         proposed, commit = hosted.proposed, leader.log.commit
-        if proposed and proposed[0][1] <= commit:
+        if proposed and proposed[0].offset <= commit:
             now_s = perf_counter()
-            while proposed and proposed[0][1] <= commit:
-                self.commit_latency.observe(now_s - proposed.popleft()[0])
+            while proposed and proposed[0].offset <= commit:
+                done = proposed.popleft()
+                self.commit_latency.observe(now_s - done.began_s, done.count)
 
     def _acknowledge(self, hosted: Hosted) -> None:
         install = hosted.install
@@ -565,8 +631,8 @@ class NodeService:
         proposed = hosted.proposed
         overdue_s = perf_counter() - self.settings.write_ms_max / 1000
         offset = -1
-        while proposed and proposed[0][0] <= overdue_s:
-            offset = proposed.popleft()[1]
+        while proposed and proposed[0].began_s <= overdue_s:
+            offset = proposed.popleft().offset
         while leader.waiting and leader.waiting[0].offset <= offset:
             self._fail(
                 leader.waiting.popleft().slot,

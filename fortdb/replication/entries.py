@@ -37,6 +37,10 @@ class Kind(IntEnum):
     FORGET = 3  # the expiry note (expiry_ms, key) is of no use any more
 
 
+PUT, DELETE, FORGET = int(Kind.PUT), int(Kind.DELETE), int(Kind.FORGET)
+"""The same as plain numbers, for where every operation passes: they compare and pack several times faster."""
+
+
 class Operation(NamedTuple):
     """One effect on one data key."""
 

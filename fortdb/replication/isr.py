@@ -30,17 +30,19 @@ class InSync:
     def __init__(self, record: PartitionRecord) -> None:
         self.record = record
         self.proposed: PartitionRecord | None = None
+        self._members: frozenset[tuple[str, str]] | None = None  # of these two; asked for all the time
 
     @property
     def committed(self) -> Mapping[str, str]:
         """The ISR that the coordination store is known to hold."""
         return self.record.isr
 
-    def members(self) -> set[tuple[str, str]]:
+    def members(self) -> frozenset[tuple[str, str]]:
         """(node, incarnation) of everyone in the maximal ISR."""
-        members = set(self.record.isr.items())
-        if self.proposed is not None:
-            members.update(self.proposed.isr.items())
+        members = self._members
+        if members is None:
+            proposed = self.proposed.isr.items() if self.proposed is not None else ()
+            members = self._members = frozenset((*self.record.isr.items(), *proposed))
         return members
 
     def propose_isr(self, isr: Mapping[str, str]) -> PartitionRecord:
@@ -68,8 +70,10 @@ class InSync:
         if record.revision > self.record.revision:
             self.record = record
             self.proposed = None
+            self._members = None
 
     def _propose(self, record: PartitionRecord) -> PartitionRecord:
         assert self.proposed is None, "one proposal at a time"
         self.proposed = record
+        self._members = None
         return record

@@ -24,7 +24,7 @@ from fortdb.limits import (
 )
 from fortdb.model import PartitionRecord
 from fortdb.replication.entries import (
-    Kind,
+    FORGET,
     Operation,
     RequestId,
     encode_entry,
@@ -123,18 +123,21 @@ class Leader:
 
         Effects of one request are never split over entries, so that they stay atomic.
         """
-        size = sum([len(operation.key) + len(operation.value) for operation in operations])
+        final = operations[-1]
+        size = len(final.key) + len(final.value)
+        if len(operations) > 1:
+            size += sum([len(operation.key) + len(operation.value) for operation in operations[:-1]])
         if self._proposal_bytes and self._proposal_bytes + size > ENTRY_BYTES_MAX:
             self._append(wall_ms)
-        offset = self.log.last_offset + 1
+        offset = self.log.shape.last_offset + 1
         overlay, proposal = self.overlay, self._proposal
-        for operation in operations[:-1]:
-            proposal.append(encode_operation(operation))
-            if operation.kind != Kind.FORGET:
-                overlay[operation.key] = (operation, offset)
-        final = operations[-1]
+        if len(operations) > 1:
+            for operation in operations[:-1]:
+                proposal.append(encode_operation(operation))
+                if operation.kind != FORGET:
+                    overlay[operation.key] = (operation, offset)
         proposal.append(encode_operation(final, request, reply))
-        if final.kind != Kind.FORGET:
+        if final.kind != FORGET:
             overlay[final.key] = (final, offset)
         if request is not None:
             self.log.memory.remember(request, offset, reply)
@@ -314,10 +317,10 @@ class Leader:
         overlay = self.overlay
         for offset, entry, operations in taken:
             self.uncommitted_bytes -= len(entry)
-            for operation in operations:
-                known = overlay.get(operation.key)
+            for _, key, _, _ in operations:
+                known = overlay.get(key)
                 if known is not None and known[1] == offset:
-                    del overlay[operation.key]
+                    del overlay[key]
 
     # --- the in-sync set ------------------------------------------------------------------------------
 

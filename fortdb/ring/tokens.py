@@ -9,17 +9,30 @@ Karger et al. 1997; partitions as in Dynamo, section 6.2, strategy 3.
 from __future__ import annotations
 
 from bisect import bisect_right
-from hashlib import sha1
+
+try:  # CPython's own costs half of OpenSSL's, which `hashlib` prefers, on something as short as a key
+    from _sha1 import sha1  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha1
 
 from fortdb.errors import LayoutError
 from fortdb.model import TOKEN_SPACE, Layout, Partition
 
+HASH_BYTES = 8
+"""A token's bytes, big-endian: their order is the order of the tokens."""
+
+
+def hash_of(key: bytes) -> bytes:
+    """The key's token as bytes."""
+    if b"{" in key:
+        key = _tag(key)
+    digest: bytes = sha1(key).digest()
+    return digest[:HASH_BYTES]
+
 
 def token_of(key: bytes) -> int:
     """The key's token."""
-    if b"{" in key:
-        key = _tag(key)
-    return int.from_bytes(sha1(key).digest()[:8])
+    return int.from_bytes(hash_of(key))
 
 
 def _tag(key: bytes) -> bytes:
@@ -47,11 +60,16 @@ class TokenMap:
         self._tokens = [partition.token for partition in self._partitions]
         if not self._tokens or len(set(self._tokens)) < len(self._tokens):
             raise LayoutError("a layout needs partitions, each with a token of its own")
+        self._hashes = [token.to_bytes(HASH_BYTES) for token in self._tokens]
         self._names = {partition.name: partition for partition in self._partitions}
 
     def partition_of(self, token: int) -> Partition:
         """The partition that serves a hash. (Index -1, below the lowest token, is the last one.)"""
         return self._partitions[bisect_right(self._tokens, token) - 1]
+
+    def partition_at(self, hash_: bytes) -> Partition:
+        """The same for a token's bytes."""
+        return self._partitions[bisect_right(self._hashes, hash_) - 1]
 
     def locate(self, key: bytes) -> tuple[int, Partition]:
         """A key's token and partition."""

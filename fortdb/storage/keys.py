@@ -40,6 +40,11 @@ def data_key(token: int, key: bytes) -> bytes:
     return DATA_KIND + _TOKEN.pack(token) + key
 
 
+def data_key_at(hash_: bytes, key: bytes) -> bytes:
+    """The same for a token's bytes."""
+    return DATA_KIND + hash_ + key
+
+
 def data_bound(token: int) -> bytes:
     """The smallest data key at or after `token`; `TOKEN_SPACE` gives the end of the ring."""
     return DATA_KIND + _TOKEN.pack(token) if token < TOKEN_SPACE else b"\x02"
