@@ -56,11 +56,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of it, between the end of the warm-up and the end."""
+    """What came of it, between the end of the warm-up and the end: `seconds` later, or more if the first
+    answer took longer than that."""
 
     requests: int
     latencies_s: array[float]  # one a batch
     cpu_s: float
+    seconds: float
     failure: str | None = None
 
 
@@ -151,7 +153,7 @@ def _serve(pipe: Connection) -> None:
         try:
             heard = driver.drive(begin_s, end_s)
         except (OSError, WrongAnswer) as error:
-            heard = Heard(0, array("d"), 0.0, f"{type(error).__name__}: {error}")
+            heard = Heard(0, array("d"), 0.0, 0.0, f"{type(error).__name__}: {error}")
         pipe.send(heard)
         driver.close()
         del driver
@@ -189,7 +191,7 @@ class _Driver:
             began[descriptor], under_way[descriptor] = clock(), batch.requests
             conversation.begin(batch)
         cpu_s, silent_since_s, now_s = -1.0, clock(), clock()
-        while now_s < end_s and began:
+        while began and (now_s < end_s or not latencies):
             ready = poll.poll(0.05)
             now_s = clock()
             if cpu_s < 0 and now_s >= begin_s:
@@ -214,7 +216,7 @@ class _Driver:
                 began[descriptor], under_way[descriptor] = now_s, batch.requests
                 conversation.begin(batch)
         poll.close()
-        return Heard(requests, latencies, time.process_time() - max(cpu_s, 0.0))
+        return Heard(requests, latencies, time.process_time() - max(cpu_s, 0.0), now_s - begin_s)
 
     def close(self) -> None:
         """Hang up."""
