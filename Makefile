@@ -58,6 +58,12 @@ test: $(VENV)/installed ## Unit, property and integration tests
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
 
+compiled: $(VENV)/installed ## Build the hot path as C beside its sources, which then count no more: needs a C compiler
+	@FORTDB_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+
+pure: ## Undo that
+	@find fortdb -name '*.so' -delete; rm -f fortdb__mypyc.*.so
+
 bench: $(VENV)/installed ## FortDB beside Redis and etcd, about three minutes; the report goes to .bench/report
 	@$(BIN)/python -m bench --short
 

@@ -16,7 +16,7 @@ from hiredis import Reader
 from fortdb.errors import BadRequest, FortError, StorageFailed
 from fortdb.net.peer import Greeting, Link, Peer
 from fortdb.node.snapshots import SnapshotInstall
-from fortdb.protocol.commands import Command, check_arity, lookup, unknown_command
+from fortdb.protocol.commands import TABLE, Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
 from fortdb.replication.messages import (
     Ack,
@@ -44,11 +44,15 @@ from fortdb.replication.messages import (
     encode_reply,
 )
 from fortdb.replication.replica import Replica
+from fortdb.ring.tokens import hash_of
+from fortdb.storage.keys import data_key_at
 
 if TYPE_CHECKING:
     from fortdb.node.service import Hosted, NodeService
 
 log = structlog.get_logger(__name__)
+
+_GET = TABLE["GET"]
 
 
 class RequestSlot:
@@ -340,6 +344,11 @@ class Links:
         identity = RequestId(peer.other.session, request.sequence, request.watermark)
         hosted = service.hosted.get(request.partition)
         if hosted is not None:
+            if command is _GET and len(args) == 2 and request.epoch == hosted.replica.epoch:
+                reply = service.read_plain(hosted, data_key_at(hash_of(args[1]), args[1]))
+                if reply is not None:
+                    slot.complete(reply)
+                    return
             service.submit(hosted, slot, command, args, identity, request.epoch)
         else:
             service.submit_early(request.partition, slot, command, args, identity, request.epoch)

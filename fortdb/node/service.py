@@ -223,7 +223,10 @@ class NodeService:
             or key in leader.overlay
         ):
             return None
-        stored = self.engine.get(key)
+        try:
+            stored = self.engine.get(key)
+        except FortError as error:
+            return self._failure(error)
         if stored is None:
             reply = NIL
         elif stored and stored[0] == PLAIN:
@@ -399,8 +402,11 @@ class NodeService:
         }
 
     def _fail(self, slot: AnySlot, error: FortError) -> None:
+        slot.complete(self._failure(error))
+
+    def _failure(self, error: FortError) -> bytes:
         self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1
-        slot.complete(error.wire())
+        return error.wire()
 
     def scan(self, hosted: Hosted, args: list[bytes], now_ms: int) -> bytes:
         """A page of keys."""

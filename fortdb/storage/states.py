@@ -7,6 +7,7 @@ not exactly what `encode_state` writes is a damaged disk, and a guess here could
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import chain, pairwise
 from struct import Struct
 
@@ -29,10 +30,13 @@ def encode_state(state: ReplicaState) -> bytes:
         state.base_offset,
         state.base_epoch,
     )
-    epochs = state.epochs
-    if not epochs:
-        return head
-    return head + Struct(f">{2 * len(epochs)}Q").pack(*chain.from_iterable(epochs))
+    return head + _encode_epochs(state.epochs)
+
+
+@lru_cache(4096)
+def _encode_epochs(epochs: tuple[tuple[int, int], ...]) -> bytes:
+    """Remembered, because a state is written with every batch and its epochs change with elections."""
+    return Struct(f">{2 * len(epochs)}Q").pack(*chain.from_iterable(epochs))
 
 
 def decode_state(stored: bytes) -> ReplicaState:
