@@ -35,6 +35,12 @@ from bench.targets import TITLES, Targets, missing
 @click.option("--rounds", type=click.IntRange(1, 100), help="How often each case is played.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="How long each time.")
 @click.option(
+    "--keys-max",
+    type=click.IntRange(1),
+    default=1 << 30,
+    help="Fill targets with no more keys than that [default: as planned]",
+)
+@click.option(
     "--generators",
     type=click.IntRange(1, 64),
     default=max(1, (os.cpu_count() or 1) // 2),
@@ -59,13 +65,14 @@ def main(
     targets: tuple[str, ...],
     rounds: int | None,
     seconds: float | None,
+    keys_max: int,
     generators: int,
     directory: Path,
     out: Path | None,
 ) -> None:
     """Measure FortDB beside Redis and etcd. Fails on a wrong answer or an error, never because of a slow
     machine."""
-    plan = chosen(SHORT if is_short else FULL, only, targets, rounds, seconds)
+    plan = chosen(SHORT if is_short else FULL, only, targets, rounds, seconds, keys_max)
     if not plan.sections:
         raise click.UsageError("--only names nothing that is in the plan")
     if lacking := missing(plan.targets):

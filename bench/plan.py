@@ -107,7 +107,12 @@ FULL = Plan(
 
 
 def chosen(
-    plan: Plan, only: Sequence[str], targets: Sequence[str], rounds: int | None, seconds: float | None
+    plan: Plan,
+    only: Sequence[str],
+    targets: Sequence[str],
+    rounds: int | None,
+    seconds: float | None,
+    keys_max: int = 1 << 30,
 ) -> Plan:
     """The part of a plan that `only` (patterns of cases and sections) and `targets` name; all if empty."""
 
@@ -119,9 +124,9 @@ def chosen(
         cases=cases,
         rounds=rounds or plan.rounds,
         seconds=seconds or plan.seconds,
-        keys=plan.keys,
-        beyond_keys=plan.beyond_keys,
-        starting_keys=plan.starting_keys,
+        keys=min(plan.keys, keys_max),
+        beyond_keys=min(plan.beyond_keys, keys_max),
+        starting_keys=tuple(count for count in plan.starting_keys if count <= keys_max),
         idle_s=plan.idle_s,
         control=plan.control,
         targets=tuple(name for name in plan.targets if not targets or name in targets),
