@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STOP_S_MAX = 30.0
-_RING_OFFSETS = [base + index for base in (0, 100, 200, 300, 400) for index in range(4)]
 
 
 class BenchError(Exception):
@@ -113,36 +111,6 @@ class Server:
         """Its process id."""
         assert self.process is not None
         return self.process.pid
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all are held at once, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def free_ring_port(seed: int) -> int:
-    """A first port whose companions (`fortdb.local.ring.Shape`) are free too, below those that the kernel
-    gives out by itself."""
-    for attempt in range(200):
-        port = 10_000 + (os.getpid() * 7 + seed * 600 + attempt * 520) % 20_000
-        if all(_is_free(port + offset) for offset in _RING_OFFSETS):
-            return port
-    raise BenchError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def forget_pages(directory: Path) -> None:

@@ -22,9 +22,10 @@ from bench.conversation import Conversation, Operation, WrongAnswer
 from bench.data import key_of, value_of
 from bench.grpc import GrpcConversation
 from bench.load import Endpoint, Speaks
-from bench.processes import BenchError, Server, free_ports, free_ring_port
+from bench.processes import BenchError, Server
 from bench.resp import RespConversation
 from fortdb.errors import FortError
+from fortdb.local.ports import free_ports, free_ring_port
 from fortdb.local.ring import LocalRing, Shape
 from fortdb.ring.tokens import token_of
 
@@ -122,7 +123,7 @@ class FortDB:
     """A ring of real processes with SQLite as the coordination store: nothing of it is on the path of
     requests. `nodes` = 1 is a ring of one, whose router is not asked."""
 
-    def __init__(self, directory: Path, nodes: int, storage: dict[str, int], seed: int) -> None:
+    def __init__(self, directory: Path, nodes: int, storage: dict[str, int]) -> None:
         self.directory = directory
         self.nodes = nodes
         self._ring = LocalRing(
@@ -130,7 +131,7 @@ class FortDB:
             Shape(
                 nodes=nodes,
                 partitions=nodes * PARTITIONS_PER_NODE,
-                port=free_ring_port(seed),
+                port=free_ring_port(),
                 cluster=directory.name,
                 node_settings={"storage": storage},
             ),
@@ -367,14 +368,13 @@ class Targets:
         shutil.rmtree(target.cluster.directory)
 
     def _make(self, kind: str, directory: Path) -> Cluster:
-        seed = len(self._clusters)
         match kind:
             case "fortdb":
-                return FortDB(directory, 1, MEMORY, seed)
+                return FortDB(directory, 1, MEMORY)
             case "fortdb-small":
-                return FortDB(directory, 1, SMALL_MEMORY, seed)
+                return FortDB(directory, 1, SMALL_MEMORY)
             case "ring":
-                return FortDB(directory, 3, MEMORY, seed)
+                return FortDB(directory, 3, MEMORY)
             case "redis-always":
                 return Redis(directory, "always")
             case "redis-no":

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -25,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fortdb.local.place import HERE, Place
+from fortdb.local.ports import free_ports
 
 MISSING = "etcd is not installed; on Debian or Ubuntu: apt-get install etcd-server"
 
@@ -51,7 +51,7 @@ class EtcdCluster:
         self._directory = directory
         self._election_ms = election_ms
         self._places = tuple(places or [HERE] * size)
-        hosts, ports = [place.host for place in self._places], _free_ports(2 * size)
+        hosts, ports = [place.host for place in self._places], free_ports(2 * size)
         self.endpoints = [f"http://{host}:{port}" for host, port in zip(hosts, ports, strict=False)]
         self._peers = [f"http://{host}:{port}" for host, port in zip(hosts, ports[size:], strict=True)]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * size
@@ -222,13 +222,3 @@ class EtcdCluster:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"it did not come about in {READY_S_MAX:.0f} s that {what}")
             time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all are held at once, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -19,7 +19,7 @@ from fortdb.client import Address
 from fortdb.errors import ConfigError, FortError
 from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
 from fortdb.local.place import HERE, Place
-from fortdb.local.ports import free_port
+from fortdb.local.ports import free_ring_port
 from fortdb.local.ring import CLIENT_PORT, LocalRing, Settings, Shape
 from fortdb.torture.director import Director
 from fortdb.torture.faults.base import Cast, Need
@@ -161,7 +161,7 @@ class Torture:
             nodes=self._options.nodes,
             partitions=PARTITIONS,
             routers=_ROUTERS,
-            port=CLIENT_PORT if own_network else free_port(),
+            port=CLIENT_PORT if own_network else free_ring_port(),
             cluster="torture",
             node_settings=NODE_SETTINGS,
             router_settings=ROUTER_SETTINGS,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fortdb.local.etcd import EtcdCluster
-from fortdb.local.ports import free_port
+from fortdb.local.ports import free_ports
 from fortdb.local.ring import LocalRing, Process
 from tests.support.rings import running_ring
 from tests.support.waiting import eventually
@@ -25,7 +25,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An EC2 client of a simulated AWS; processes started meanwhile find it by their environment."""
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install -e '.[deploy]'")
     pytest.importorskip("moto", reason="moto is not installed: pip install -e '.[deploy]'")
-    port = free_port()
+    port = free_ports(1)[0]
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "test",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fortdb.local.ports import free_port
+from fortdb.local.ports import free_ring_port
 from fortdb.local.ring import LocalRing
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ class Shell:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = free_ring_port()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

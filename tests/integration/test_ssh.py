@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fortdb.local.ports import free_port
+from fortdb.local.ports import free_ports
 from fortdb.local.ring import LocalRing
 from tests.support.rings import running_ring
 from tests.support.waiting import eventually
@@ -60,7 +60,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     host_key = make_key(tmp_path / "host_key")
     authorized = tmp_path / "authorized_keys"
     shutil.copy(home / ".ssh" / "id_ed25519.pub", authorized)
-    port = free_port()
+    port = free_ports(1)[0]
     config = tmp_path / "sshd_config"
     config.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fortdb.client import PartitionStatus, RingStatus
 from fortdb.client.health import Level, health_of
-from fortdb.local.ports import free_port
+from fortdb.local.ports import free_ring_port
 from fortdb.local.ring import LocalRing, Settings, Shape
 from fortdb.ring.tokens import token_of
 from tests.support.waiting import eventually
@@ -42,7 +42,7 @@ def running_ring(
             nodes=nodes,
             partitions=partitions,
             routers=routers,
-            port=free_port(),
+            port=free_ring_port(),
             etcd=etcd,
             cluster=f"test-{os.getpid()}-{next(_numbers)}",
             node_settings=node,

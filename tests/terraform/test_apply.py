@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fortdb.local.ports import free_port
+from fortdb.local.ports import free_ports
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         }
     ]
     (directory / "images.json").write_text(json.dumps(images))
-    port = free_port()
+    port = free_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     with (directory / "log").open("wb") as log:
         server = subprocess.Popen(
