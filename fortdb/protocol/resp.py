@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from hiredis import ProtocolError as HiredisError
 from hiredis import Reader, pack_command
@@ -123,8 +125,6 @@ class RequestParser:
                 self._read_arrays(data, requests)
         except ProtocolError as error:
             requests.append(error)
-        except (HiredisError, TypeError, IndexError):
-            requests.append(ProtocolError("expected an array of bulk strings"))
         return requests
 
     # --- arrays ---------------------------------------------------------------------------
@@ -154,27 +154,48 @@ class RequestParser:
         """Parse from a command's beginning; returns what is left of `data`: an unfinished command."""
         reader = self._reader
         reader.feed(data)
+        found: list[list[bytes]] = []
         used = 0
         gets = reader.gets
-        command = gets()
-        while command is not False:
-            if data[used] != 42:  # '*': a map, a set or a push is no command
-                raise TypeError
-            b"".join(command)  # a TypeError unless all of them are strings
-            try:
-                used += sum([_ENCODED_BYTES[len(argument)] for argument in command])
-            except IndexError:
-                used += sum([_encoded_bytes(len(argument)) for argument in command])
-            used += 4 if len(command) < 10 else 3 + len(str(len(command)))
-            if command:
-                requests.append(command)
+        try:
             command = gets()
+            while command is not False:
+                if data[used] != 42:  # '*': a map, a set or a push is no command
+                    raise TypeError
+                b"".join(command)  # a TypeError unless all of them are strings
+                try:
+                    used += sum([_ENCODED_BYTES[len(argument)] for argument in command])
+                except IndexError:
+                    used += sum([_encoded_bytes(len(argument)) for argument in command])
+                used += 4 if len(command) < 10 else 3 + len(str(len(command)))
+                if command:
+                    found.append(command)
+                command = gets()
+        except (HiredisError, TypeError, IndexError):
+            used = -1
         if used == len(data):
+            requests += found
             return b""
         self._reader = Reader()
-        if used > len(data) or data[used] != 42:
-            raise ProtocolError("expected an array of bulk strings")
+        if not 0 <= used < len(data) or data[used] != 42:
+            self._read_faulty(data, requests)
+        requests += found
         return data[used:]
+
+    def _read_faulty(self, data: bytes, requests: list[Request]) -> NoReturn:
+        """Read up to the fault, which is named alike in whatever pieces it came."""
+        walk = _Walk(data)
+        try:
+            while walk.next():
+                pass
+        finally:
+            reader = Reader()
+            reader.feed(walk.taken())
+            with suppress(HiredisError):
+                while (command := reader.gets()) is not False:
+                    if command:
+                        requests.append(command)
+        raise ProtocolError("expected an array of bulk strings")
 
     # --- lines ----------------------------------------------------------------------------
 
@@ -224,6 +245,8 @@ class _Walk:
         while self._left is None or self._left:
             if self._at >= len(buffer):
                 return False
+            if buffer[self._at] != (42 if self._left is None else 36):  # '*', '$'
+                self._header(bytes(buffer[self._at : self._at + 1]), self._at)
             end = buffer.find(_CRLF, self._at, self._at + _HEADER_BYTES_MAX)
             if end < 0:
                 if len(buffer) - self._at >= _HEADER_BYTES_MAX:

@@ -60,6 +60,14 @@ def test_any_bytes_are_requests_or_errors_and_pieces_do_not_matter(data: bytes, 
     assert parsed(*pieces_of(data, cuts)) == whole
 
 
+@pytest.mark.parametrize("data", [b"*\r\n", b"*1\r\nX", b"*1\r\n:1\r\n", b"*0\r\n+a", b"*2\r\n$1\r\na\r\n*"])
+def test_a_fault_is_told_alike_in_whatever_pieces_it_comes(data: bytes) -> None:
+    (error,) = parsed(data)
+    assert isinstance(error, str)
+    for cut in range(1, len(data)):
+        assert parsed(data[:cut], data[cut:]) == [error]
+
+
 resp_like = st.lists(
     st.sampled_from(
         [
@@ -97,15 +105,15 @@ def test_what_looks_like_resp_is_read_alike_in_any_pieces(data: bytes, cuts: lis
     ("header", "says"),
     [
         (b"*%d\r\n" % (ARGUMENTS_MAX + 1), "multibulk length"),
-        (b"*-1\r\n$1\r\n", "expected an array"),
-        (b"*x\r\n", "expected an array"),
+        (b"*-1\r\n$1\r\n", "multibulk length"),
+        (b"*x\r\n", "multibulk length"),
         (b"*2\r\n$%d\r\n" % (VALUE_BYTES_MAX + 1), "bulk length"),
         (b"*2\r\n$-1\r\n", "bulk length"),
-        (b"*1\r\n:1\r\n", "expected an array"),
-        (b"*1\r\n%1\r\n$1\r\na\r\n$1\r\nb\r\n", "expected an array"),
-        (b"*0\r\n%1\r\n$4\r\nPING\r\n$0\r\n\r\n", "expected an array"),
-        (b"*0\r\n~1\r\n$4\r\nPING\r\n", "expected an array"),
-        (b"*0\r\n>1\r\n$4\r\nPING\r\n", "expected an array"),
+        (b"*1\r\n:1\r\n", "expected '\\$', got ':'"),
+        (b"*1\r\n%1\r\n$1\r\na\r\n$1\r\nb\r\n", "expected '\\$', got '%'"),
+        (b"*0\r\n%1\r\n$4\r\nPING\r\n$0\r\n\r\n", "multibulk length"),
+        (b"*0\r\n~1\r\n$4\r\nPING\r\n", "multibulk length"),
+        (b"*0\r\n>1\r\n$4\r\nPING\r\n", "multibulk length"),
         (b"*0\r\n>4000000000\r\n", "multibulk length"),
         (b"*" + b"1" * 100, "too long a length"),
         (b"*1\r\n$" + b"1" * 100, "too long a length"),
