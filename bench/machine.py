@@ -15,7 +15,7 @@ def describe(directory: Path) -> dict[str, str]:
     return {
         "CPU": f"{os.cpu_count()} x {cpu_model(Path('/proc/cpuinfo').read_text())}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "file system": file_system(Path("/proc/self/mounts").read_text(), directory.resolve()),
         "Python": platform.python_version(),
         "hiredis, rocksdict": f"{version('hiredis')}, {version('rocksdict')}",

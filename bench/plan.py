@@ -38,7 +38,7 @@ class Case:
     @property
     def title(self) -> str:
         """For people."""
-        doing = {"write": "writes", "read": "reads", "mixed": "90% reads and 10% writes"}[self.workload]
+        doing = {"write": "writes", "read": "reads", "mixed": "reads/writes 9:1"}[self.workload]
         size = f"{self.value_bytes // 1024} KiB" if self.value_bytes >= 1024 else f"{self.value_bytes} B"
         where = ", data larger than the cache" if self.beyond_memory else ""
         return f"{doing} of {size}, {_count(self.connections, 'connection')}, pipeline {self.pipeline}{where}"
