@@ -107,7 +107,10 @@ def _sentence(key: str, calls: Sequence[Operation], witness: Witness | None) -> 
     changes = [
         call
         for call in witness.before
-        if call.outcome is Outcome.OK and call.kind is not Kind.READ and call.ended_ns < culprit.started_ns
+        if call.outcome is Outcome.OK
+        and call.kind is not Kind.READ
+        and call.result is not False  # a swap or a delete that found nothing to do
+        and call.ended_ns < culprit.started_ns
     ]
     if culprit.result is not None and not any(call.outcome is not Outcome.FAILED for call in writers):
         return f"{told}: nobody wrote that" + (", the write was refused" if writers else "")

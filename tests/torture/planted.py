@@ -54,10 +54,14 @@ def truncate_by_commit() -> None:
 
 
 def skip_epoch_check() -> None:
-    """Rule 2 broken: a replica follows whoever calls itself its leader, in whichever epoch."""
+    """Rule 2 broken: a replica follows whoever calls itself its leader, in whichever epoch, and one that
+    leads does not hear of higher ones."""
 
     def heard_from(replica: Replica, sender: str, epoch: int) -> bool:
-        if epoch != replica.epoch or replica.leader_name != sender or replica.leading is not None:
+        leads = replica.leading is not None
+        if leads and epoch > replica.epoch:
+            return False
+        if leads or epoch != replica.epoch or replica.leader_name != sender:
             replica._enter(epoch, sender)
             replica.epoch = epoch
         return True

@@ -25,9 +25,9 @@ from tests.torture.planted import PLANTS
 
 SECONDS = 60.0
 KILLS_SEED = 1  # of schedules in which kills often strike leaders
-TURN_S = 11.0  # for one node: to be cut off, to come back, and to be well again
+TURN_S = 13.0  # for one node: to be cut off, to come back, and to be well again
 ANOTHER_LEADS_S = 4.5  # two leases: the others have elected, waited out their promises and taken writes
-NO_STORE_S = 7.0
+NO_STORE_S = 9.0  # a link that was cut takes a while to come back
 
 
 class Cut(Fault):
