@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fortdb.torture.history import Kind, Operation, Outcome, Value
-from fortdb.torture.linear import Verdict, _after, _Impossible, check
+from fortdb.torture.linear import Verdict, _search, check
+from fortdb.torture.search.plain import PlainSearch
+from fortdb.torture.semantics import Impossible, after
 
 OK, UNKNOWN, FAILED = Outcome.OK, Outcome.UNKNOWN, Outcome.FAILED
 READ, WRITE, DELETE = Kind.READ, Kind.WRITE, Kind.DELETE
@@ -148,10 +150,11 @@ def test_the_witness_names_the_first_call_that_cannot_be_explained() -> None:
 
 
 def test_it_gives_up_rather_than_run_for_ever() -> None:
-    known = [call(10 * i, 10 * i + 9, INCREMENT, 1, gives=None) for i in range(1)]
     unknown = [call(0, 1, INCREMENT, 2**i, outcome=UNKNOWN) for i in range(20)]
-    never = [replace(known[0], result=-1)]
-    assert check([*unknown, *never], states_max=1000).verdict is Verdict.UNDECIDED
+    above_all = call(2, 3, INCREMENT, 1, gives=1 << 20 | 1)
+    judged = check([*unknown, above_all], states_max=1000)
+    assert judged.verdict is Verdict.UNDECIDED
+    assert judged.states == 1001
 
 
 calls_of_a_key = st.lists(
@@ -184,31 +187,29 @@ def made(drawn: Sequence[tuple[Kind, str, str, int, int, Outcome, Value]]) -> li
 
 
 def by_trying_everything(operations: Sequence[Operation]) -> bool:
-    known = [o for o in operations if o.outcome is OK]
-    unknown = [o for o in operations if o.outcome is UNKNOWN]
-    for count in range(len(unknown) + 1):
-        for chosen in itertools.combinations(unknown, count):
-            for order in itertools.permutations([*known, *chosen]):
-                if _is_in_time(order) and _is_possible(order):
+    """No rule but the definition: every order, and every choice among the calls of unknown outcome."""
+    calls = [o for o in operations if o.outcome is not FAILED]
+    met: set[tuple[frozenset[int], str | None]] = set()
+
+    def can_go_on(placed: frozenset[int], state: str | None) -> bool:
+        rest = [index for index in range(len(calls)) if index not in placed]
+        known = [calls[index].ended_ns for index in rest if calls[index].outcome is OK]
+        if not known:
+            return True
+        if (placed, state) in met:
+            return False
+        met.add((placed, state))
+        for index in rest:
+            if calls[index].started_ns <= min(known):
+                try:
+                    new = after(state, calls[index])
+                except Impossible:
+                    continue
+                if can_go_on(placed | {index}, new):
                     return True
-    return False
-
-
-def _is_in_time(order: Sequence[Operation]) -> bool:
-    return all(
-        not (later.outcome is OK and later.ended_ns < earlier.started_ns)
-        for earlier, later in itertools.combinations(order, 2)
-    )
-
-
-def _is_possible(order: Sequence[Operation]) -> bool:
-    state = None
-    try:
-        for operation in order:
-            state = _after(state, operation)
-    except _Impossible:
         return False
-    return True
+
+    return can_go_on(frozenset(), None)
 
 
 @settings(max_examples=1500, deadline=None)
@@ -253,7 +254,7 @@ def simulated(seed: int, count: int, clients: int, unknown: float, kinds: Sequen
         if kind is CAS:
             arguments = (state if chance.random() < 0.5 and state is not None else "other", arguments[1])
         made_call = Operation(client, kind, "k", arguments, start, end, UNKNOWN, None, "")
-        before, state = state, _after(state, made_call)
+        before, state = state, after(state, made_call)
         result: Value = {
             READ: before,
             DELETE: before is not None,
@@ -264,6 +265,68 @@ def simulated(seed: int, count: int, clients: int, unknown: float, kinds: Sequen
         history.append(replace(made_call, outcome=outcome, result=result if outcome is OK else None))
     chance.shuffle(history)
     return history
+
+
+SORTS = {
+    "register": (READ, READ, WRITE, CAS, DELETE),
+    "written and read": (READ, WRITE),
+    "counter": (READ, INCREMENT),
+    "list": (READ, APPEND),
+    "mixed": (READ, WRITE, DELETE, CAS, APPEND),
+}
+
+
+def mutated(history: Sequence[Operation], chance: random.Random) -> list[Operation]:
+    """One or two calls were told something else, heard of nothing, or took another time."""
+    history = list(history)
+    for _ in range(chance.randrange(1, 3)):
+        index, other = chance.randrange(len(history)), chance.choice(history)
+        call = history[index]
+        match chance.randrange(4):
+            case 0 if call.outcome is OK and other.outcome is OK and call.kind is other.kind:
+                history[index] = replace(call, result=other.result)
+            case 1:
+                history[index] = replace(call, outcome=UNKNOWN, result=None)
+            case 2 if isinstance(call.result, bool):
+                history[index] = replace(call, result=not call.result)
+            case 3:
+                history[index] = replace(
+                    call, started_ns=other.started_ns, ended_ns=max(call.ended_ns, other.started_ns)
+                )
+    return history
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    st.sampled_from(sorted(SORTS)),
+    st.integers(0, 1 << 32),
+    st.integers(2, 9),
+    st.sampled_from([0.0, 0.2, 0.5]),
+)
+def test_every_search_is_right_about_histories_that_were_changed(
+    sort: str, seed: int, count: int, unknown: float
+) -> None:
+    history = mutated(simulated(seed, count, 4, unknown, SORTS[sort]), random.Random(seed))
+    expected = by_trying_everything(history)
+    judged = check(history)
+    assert (judged.verdict is Verdict.LINEARIZABLE) == expected
+    assert (judged.witness is None) == expected
+    calls = [o for o in history if o.outcome is OK or (o.outcome is UNKNOWN and o.kind is not READ)]
+    assert PlainSearch(calls, 1 << 20).run() == expected
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_an_order_that_was_found_is_one(sort: str) -> None:
+    for seed in range(20):
+        history = simulated(seed, 100, 6, 0.1, SORTS[sort])
+        search = _search([o for o in history if o.kind is not READ or o.outcome is OK], 1 << 20)
+        assert search.run()
+        state: str | None = None
+        for call_ in search.order:
+            state = after(state, call_)
+        for earlier, later in itertools.combinations(search.order, 2):
+            assert not (later.outcome is OK and later.ended_ns < earlier.started_ns)
+        assert {id(o) for o in history if o.outcome is OK} <= {id(o) for o in search.order}
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -286,3 +349,23 @@ def test_one_wrong_read_is_found_in_a_long_history(seed: int) -> None:
     judged = check(bad)
     assert judged.verdict is Verdict.VIOLATED
     assert judged.witness is not None
+
+
+@pytest.mark.parametrize("unknown", [0.0, 0.02])
+@pytest.mark.parametrize("sort", ["register", "counter", "list"])
+def test_a_long_history_of_one_key_takes_about_a_position_a_call(sort: str, unknown: float) -> None:
+    judged = check(simulated(1, 5_000, 8, unknown, SORTS[sort]))
+    assert judged.verdict is Verdict.LINEARIZABLE
+    assert judged.states < 2 * 5_000
+
+
+@pytest.mark.parametrize("sort", ["register", "counter", "list"])
+def test_many_calls_of_unknown_outcome_do_not_blow_up_a_violation(sort: str) -> None:
+    for seed in range(5):
+        history = sorted(simulated(seed, 300, 12, 0.2, SORTS[sort]), key=lambda o: o.started_ns)
+        reads = [o for o in history if o.kind is READ and o.outcome is OK]
+        bad = [replace(o, result=reads[len(reads) // 3].result) if o is reads[-1] else o for o in history]
+        judged = check([*bad, replace(reads[-1], result="never written")])
+        assert judged.verdict is Verdict.VIOLATED
+        assert judged.witness is not None
+        assert check(bad).verdict is not Verdict.UNDECIDED
