@@ -113,6 +113,10 @@ VIOLATED = {
         call(4, 5, WRITE, "b"),
         call(6, 7, READ, gives="a"),
     ],
+    "a number is read, where values are text": [
+        call(0, 1, APPEND, "1", outcome=UNKNOWN),
+        call(0, 1, READ, gives=1),
+    ],
     "an element is lost": [
         call(0, 1, APPEND, "a,", gives=2),
         call(2, 3, APPEND, "b,", gives=4),

@@ -100,7 +100,9 @@ class GrowingSearch(Search[int]):
     def _read_size(self, call: Operation) -> int:
         if call.result is None:
             return 0
-        value = str(call.result)
+        if not isinstance(call.result, str):
+            return _NEVER
+        value = call.result
         if self._is_list:
             return len(value.encode()) if value and self._longest.startswith(value.encode()) else _NEVER
         return int(value) if value.isdecimal() and value == str(int(value)) and value != "0" else _NEVER
