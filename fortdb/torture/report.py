@@ -67,8 +67,16 @@ class Report:
                 if undecided
                 else []
             ),
-            *([] if self.judgement.count(Outcome.OK) else ["not judged: no call succeeded"]),
+            *self._nothing_to_judge,
         ]
+
+    @property
+    def _nothing_to_judge(self) -> list[str]:
+        if not self.judgement.count(Outcome.OK):
+            return ["not judged: no call succeeded"]
+        if not self.judgement.calls.get((Kind.READ, Outcome.OK)):
+            return ["not judged: nothing was read"]
+        return []
 
     @property
     def replay(self) -> str:

@@ -17,8 +17,9 @@ from fortdb.torture.linear import Witness
 CALLS_MAX = 40
 """The last calls before the culprit that are drawn; more would be no picture."""
 
-_WIDTH, _LEFT, _LANE, _BAR, _TOP = 1080.0, 96.0, 46.0, 12.0, 64.0
-_LETTER = 6.1  # width of one at 10.5 px
+_WIDTH, _LEFT, _RIGHT, _LANE, _BAR = 1080.0, 96.0, 1068.0, 46.0, 12.0
+_HEAD, _LINE = 36.0, 12.0  # where the first label of a fault stands, and the next below it
+_LETTER = 6.4  # width of one at 10.5 px
 _COLORS = {Outcome.OK: "#3a7bd5", Outcome.UNKNOWN: "#c98a1b", Outcome.FAILED: "#8a8f98"}
 _CULPRIT = "#d6336c"
 
@@ -76,7 +77,9 @@ def _draw(witness: Witness, faults: Sequence[FaultEvent]) -> Iterator[str]:
     }
     scale = _Scale(shown, ends)
     lanes, rows = _lanes(shown, scale, ends)
-    height = _TOP + len(rows) * _LANE + 40
+    placed, lines = _place_bands(bands(faults, scale.last_ns), scale)
+    top = _HEAD + lines * _LINE + 4
+    height = top + len(rows) * _LANE + 40
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:g} {height:g}" width="{_WIDTH:g}" '
         f'height="{height:g}" font-family="ui-monospace, Menlo, Consolas, monospace" font-size="10.5">'
@@ -88,34 +91,58 @@ def _draw(witness: Witness, faults: Sequence[FaultEvent]) -> Iterator[str]:
     )
     culprit = witness.culprit
     yield f'<text class="t" x="12" y="22" font-size="14">{escape(culprit.key)}: {escape(str(culprit))}</text>'
-    yield from _draw_bands(faults, scale, height)
+    yield from _draw_bands(placed, scale, top - 14, height - 30)
     for row, label in enumerate(rows):
-        y = _TOP + row * _LANE + _LANE / 2
-        yield f'<line class="g" x1="{_LEFT:g}" x2="{_WIDTH - 12:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        y = top + row * _LANE + _LANE / 2
+        yield f'<line class="g" x1="{_LEFT:g}" x2="{_RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
         if label:
             yield f'<text class="q" x="12" y="{y + 4:.1f}">{escape(label)}</text>'
     for operation in shown:
-        yield from _draw_call(operation, operation == culprit, scale, ends, _TOP + lanes[operation] * _LANE)
+        yield from _draw_call(operation, operation == culprit, scale, ends, top + lanes[operation] * _LANE)
     for x, text in scale.ticks():
         yield f'<text class="q" x="{x:.1f}" y="{height - 14:.1f}" text-anchor="middle">{text}</text>'
     yield "</svg>"
 
 
-def _draw_bands(faults: Sequence[FaultEvent], scale: _Scale, height: float) -> Iterator[str]:
-    free_from = [_LEFT, _LEFT]
-    for band in bands(faults, scale.last_ns):
+def _place_bands(found: Sequence[Band], scale: _Scale) -> tuple[list[tuple[Band, float, int]], int]:
+    """Those in the picture, each with the place of its label and its line; and how many lines that takes."""
+    free_from: list[float] = []
+    placed: list[tuple[Band, float, int]] = []
+    for band in found:
         if band.ended_ns < scale.first_ns or band.started_ns > scale.last_ns:
             continue
+        left = _label_x(scale.x(band.started_ns) + 2, band.label)
+        line = _free_row(free_from, left)
+        free_from[line] = left + len(band.label) * _LETTER + 8
+        placed.append((band, left, line))
+    return placed, len(free_from)
+
+
+def _draw_bands(
+    placed: Sequence[tuple[Band, float, int]], scale: _Scale, top: float, bottom: float
+) -> Iterator[str]:
+    for band, label_x, line in placed:
         left, right = scale.x(band.started_ns), scale.x(band.ended_ns)
+        label = escape(band.label)
         yield (
-            f'<rect class="b" x="{left:.1f}" y="50" width="{max(2.0, right - left):.1f}" '
-            f'height="{height - 80:.1f}"><title>{escape(band.label)}</title></rect>'
+            f'<rect class="b" x="{left:.1f}" y="{top:g}" width="{max(2.0, right - left):.1f}" '
+            f'height="{bottom - top:g}"><title>{label}</title></rect>'
         )
-        for line, free in enumerate(free_from):
-            if left >= free:
-                yield f'<text class="q" x="{left + 2:.1f}" y="{36 + 12 * line}">{escape(band.label)}</text>'
-                free_from[line] = left + len(band.label) * _LETTER + 10
-                break
+        yield f'<text class="q" x="{label_x:.1f}" y="{_HEAD + _LINE * line:g}">{label}</text>'
+
+
+def _label_x(left: float, label: str) -> float:
+    """Where a label begins: where it should, or so far before that it ends inside the picture."""
+    return max(0.0, min(left, _RIGHT - len(label) * _LETTER))
+
+
+def _free_row(free_from: list[float], left: float) -> int:
+    """The first row that is free from there on; a new one if none is."""
+    for row, free in enumerate(free_from):
+        if left >= free:
+            return row
+    free_from.append(0.0)
+    return len(free_from) - 1
 
 
 def _draw_call(
@@ -132,7 +159,8 @@ def _draw_call(
     )
     weight = ' font-weight="700"' if is_culprit else ""
     fill = f' fill="{_CULPRIT}"' if is_culprit else ' class="t"'
-    yield f'<text x="{left:.1f}" y="{y - 4:.1f}"{fill}{weight}>{escape(str(operation))}</text>'
+    label = str(operation)
+    yield f'<text x="{_label_x(left, label):.1f}" y="{y - 4:.1f}"{fill}{weight}>{escape(label)}</text>'
 
 
 def _lanes(
@@ -145,14 +173,12 @@ def _lanes(
         free_from: list[float] = []
         first = len(rows)
         for operation in (o for o in shown if o.client == client):
-            left = scale.x(operation.started_ns)
-            taken = max(scale.x(ends[operation]), left + len(str(operation)) * _LETTER) + 8
-            row = next((row for row, free in enumerate(free_from) if left >= free), None)
-            if row is None:
-                row = len(free_from)
-                free_from.append(0.0)
+            left, label = scale.x(operation.started_ns), str(operation)
+            label_x = _label_x(left, label)
+            row = _free_row(free_from, min(left, label_x))
+            if first + row == len(rows):
                 rows.append(f"client {client}" if row == 0 else "")
-            free_from[row] = taken
+            free_from[row] = max(scale.x(ends[operation]), label_x + len(label) * _LETTER) + 8
             lanes[operation] = first + row
     return lanes, rows
 

@@ -143,6 +143,7 @@ def test_nothing_read_is_nothing_proved() -> None:
     assert report([]).verdict is Verdict.UNDECIDED
     assert report(GOOD[:1]).verdict is Verdict.UNDECIDED
     assert "not judged: no call succeeded" in report([]).problems
+    assert report(GOOD[:1]).problems == ["not judged: nothing was read"]
 
 
 def test_silences_and_faults_are_counted() -> None:
@@ -180,3 +181,41 @@ def test_a_witness_is_drawn() -> None:
     ET.fromstring(drawing)
     assert "read = x" in drawing
     assert "client 1" in drawing
+
+
+LETTER = 6.3  # 0.6 of 10.5 px: what monospaced fonts take
+
+
+def labels(drawing: str) -> list[tuple[float, float, float, str]]:
+    """Every label as it lies: left, right, base line, text. Ticks, which are centred, are left out."""
+    found = []
+    for text in ET.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text"):
+        if text.get("text-anchor") is None and text.get("font-size") is None:
+            left, words = float(text.attrib["x"]), text.text or ""
+            found.append((left, left + len(words) * LETTER, float(text.attrib["y"]), words))
+    return found
+
+
+def crowded() -> list[Operation]:
+    """Long values, several calls of a client in one moment, unknown ones, and a stale read at the end."""
+    value = "a-value-that-is-rather-long-{}".format
+    calls = [call(number % 3, number / 1000, Kind.WRITE, "a", value(number)) for number in range(12)]
+    lost = call(1, 0.0045, Kind.WRITE, "a", "never-heard-of-again", ok=False)
+    return [*calls, lost, call(2, 0.02, Kind.READ, "a", gives=value(3))]
+
+
+def test_labels_lie_inside_the_picture_and_not_on_each_other() -> None:
+    faults = [
+        FaultEvent("kill", phase, f"node-{number} is killed and started again", number * 2_000_000 + late)
+        for number in range(8)
+        for phase, late in (("begin", 0), ("end", 9_000_000))
+    ]
+    witness = judge(crowded()).violations[0].witness
+    assert witness is not None
+    lying = labels(timeline(witness, faults))
+    assert all(left >= 0 and right <= 1080 for left, right, _, _ in lying)
+    for number, (left, right, line, _) in enumerate(lying):
+        for other_left, other_right, other_line, _ in lying[:number]:
+            assert abs(line - other_line) >= 10 or right <= other_left or other_right <= left
+    assert {event.detail for event in faults} <= {words for _, _, _, words in lying}
+    assert str(witness.culprit) in {words for _, _, _, words in lying}
