@@ -8,6 +8,7 @@ command failed, so that a file of commands can be piped in.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,8 @@ def _interactive(settings: Settings) -> int:
         bottom_toolbar=lambda: _toolbar(session),
     )
     click.echo(f"FortDB at {session.address}. HELP lists the commands, EXIT or ctrl-D leaves.")
+    # Whoever started us may ignore it (a shell does for what it runs in the background): not at a prompt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         session.connect()
     except FortError as error:
