@@ -28,7 +28,7 @@ def server_information(front: Front, role: str, started_ms: int) -> Sections:
         "Clients": {"connected_clients": len(front.connections)},
         "Stats": {
             "total_connections_received": front.connections_total,
-            "total_commands_processed": front.commands_total,
+            "total_commands_processed": front.commands_total + sum(front.plain_counts),
         },
     }
 

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -25,6 +25,7 @@ from fortdb.limits import (
     OUTPUT_STUCK_MS,
     PENDING_COMMANDS_MAX,
 )
+from fortdb.native import bind
 from fortdb.net.loop import Loop
 from fortdb.net.stream import Listener, Outbox, Stream
 from fortdb.protocol.commands import (
@@ -70,6 +71,9 @@ class Slot:
         """Clients give no request ids, so there is never a late copy."""
 
 
+bind(Slot)
+
+
 class Service(Protocol):
     """What executes the commands of clients."""
 
@@ -89,22 +93,37 @@ class Service(Protocol):
 class ClientConnection(Stream):
     """One client. The front owns the bounds."""
 
+    __slots__ = (
+        *("session", "last_active_ms", "slots", "held_bytes", "taken_bytes", "reply_bytes", "window"),
+        *("tail", "is_special", "_front", "_parser", "_backlog"),
+    )
+
     def __init__(self, front: Front, connection: socket.socket, address: str) -> None:
         super().__init__(front.loop, front.outbox, connection)
         self.session = Session(next(front.numbers), address)
         self.last_active_ms = front.loop.now_ms
         self.slots: deque[Slot] = deque()
+        self.tail = b""  # the beginning of a request that the short way has read
+        self.is_special = True  # what comes next needs the parser: at first, it decides how the client speaks
         self._front = front
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
-        self._held_bytes = 0  # in slots that are filled and wait for those before them
-        self._taken_bytes = 0  # of requests, since nothing was unanswered
-        self._reply_bytes = OUTPUT_SOFT_BYTES // _FIRST_WINDOW  # how large answers have been of late
-        self._window = _FIRST_WINDOW  # commands that may be under way, given that
+        self.held_bytes = 0  # in slots that are filled and wait for those before them
+        self.taken_bytes = 0  # of requests, since nothing was unanswered
+        self.reply_bytes = OUTPUT_SOFT_BYTES // _FIRST_WINDOW  # how large answers have been of late
+        self.window = _FIRST_WINDOW  # commands that may be under way, given that
+
+    def readable(self) -> None:
+        if not self._front.take_the_short_way(self):
+            super().readable()
 
     def received(self, data: bytes) -> None:
         self.last_active_ms = self.loop.now_ms
-        self._taken_bytes = self._taken_bytes + len(data) if self.slots else len(data)
+        self.taken_bytes = self.taken_bytes + len(data) if self.slots else len(data)
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """What arrived, as far as it was not answered the short way."""
         self._backlog.extend(self._parser.feed(data))
         self._work()
 
@@ -117,28 +136,28 @@ class ClientConnection(Stream):
     def completed(self, slot: Slot, reply: bytes) -> None:
         """Called by a slot."""
         slots, size = self.slots, len(reply)
-        if size != self._reply_bytes:
-            self._reply_bytes = max(size, self._reply_bytes - (self._reply_bytes - size) // 8)
-            self._window = min(PENDING_COMMANDS_MAX, OUTPUT_SOFT_BYTES // (self._reply_bytes + 1) + 1)
+        if size != self.reply_bytes:
+            self.reply_bytes = max(size, self.reply_bytes - (self.reply_bytes - size) // 8)
+            self.window = min(PENDING_COMMANDS_MAX, OUTPUT_SOFT_BYTES // (self.reply_bytes + 1) + 1)
         if not self.is_open or slots[0] is not slot:
-            self._held_bytes += size
+            self.held_bytes += size
             return
         slots.popleft()
         self.write(reply)
         while slots and (ready := slots[0].reply) is not None:
             slots.popleft()
-            self._held_bytes -= len(ready)
+            self.held_bytes -= len(ready)
             self.write(ready)
-        if self.queued_bytes + self._held_bytes > OUTPUT_HARD_BYTES and self.queued_bytes > size:
+        if self.queued_bytes + self.held_bytes > OUTPUT_HARD_BYTES and self.queued_bytes > size:
             self.close("asks for more than it reads")
-        elif self._closing:
+        elif self.is_closing:
             if not slots:
                 self.close_after_output()
-        elif self._paused and not self._is_full():
+        elif self.is_paused and not self._is_full():
             self.loop.call_next(self._work)
 
     def drained(self) -> None:
-        if self._paused and not self._closing:
+        if self.is_paused and not self.is_closing:
             self.loop.call_next(self._work)
 
     def closed(self, reason: str) -> None:
@@ -149,15 +168,15 @@ class ClientConnection(Stream):
     def _is_full(self) -> bool:
         """Whether to ask for no more on behalf of this client. The answers under way are counted as being
         as large as those before: a pipeline of small reads is long, one of large values short."""
-        if self.queued_bytes + self._held_bytes > OUTPUT_SOFT_BYTES:
+        if self.queued_bytes + self.held_bytes > OUTPUT_SOFT_BYTES:
             return True
         pending = len(self.slots)
-        return pending > 0 and (pending >= self._window or self._taken_bytes > INPUT_SOFT_BYTES)
+        return pending > 0 and (pending >= self.window or self.taken_bytes > INPUT_SOFT_BYTES)
 
     def _work(self) -> None:
         """Execute what has arrived, as long as the answers find room."""
         backlog, execute = self._backlog, self._front.execute
-        while backlog and self.is_open and not self._closing:
+        while backlog and self.is_open and not self.is_closing:
             if self._is_full():
                 self.pause()
                 return
@@ -168,7 +187,8 @@ class ClientConnection(Stream):
                 self.reply(request.wire())
                 if isinstance(request, ProtocolError):
                     self.quit()
-        if self._paused and self.is_open:
+        self.is_special = bool(backlog) or self.session.refuses or not self._parser.is_between_arrays
+        if self.is_paused and self.is_open:
             self.resume()
 
     def reply(self, reply: bytes) -> None:
@@ -181,10 +201,16 @@ class ClientConnection(Stream):
     def quit(self) -> None:
         """Close after everything asked before has been answered."""
         self._backlog.clear()
-        self._closing = True
+        self.is_closing = True
         self.pause()
         if not self.slots:
             self.close_after_output()
+
+
+bind(ClientConnection)
+
+ShortWay = Callable[[ClientConnection, list[int]], bool]
+"""Reads from a connection, executes what is plain and counts it, or returns False; see `fortdb.native`."""
 
 
 class Front:
@@ -200,19 +226,26 @@ class Front:
         port: int,
         connections_max: int,
         idle_ms_max: int,
+        short_way: ShortWay | None = None,
     ) -> None:
         self.loop = loop
         self.outbox = outbox
         self.connections: set[ClientConnection] = set()
         self.numbers = itertools.count(1)
-        self.commands_total = 0
+        self.commands_total = 0  # that went the long way
+        self.plain_counts = [0, 0]  # GETs and SETs that went the short way
         self.connections_total = 0
         self.refused_total = 0
         self._service = service
+        self._short_way = short_way
         self.connections_max = connections_max
         self.idle_ms_max = idle_ms_max
         self.listener = Listener(loop, host, port, "client.port", self._accept)
         loop.call_every(_SWEEP_MS, self._sweep)
+
+    def take_the_short_way(self, connection: ClientConnection) -> bool:
+        """Read from the connection, and execute what is plain, if that can be done; else False."""
+        return self._short_way is not None and self._short_way(connection, self.plain_counts)
 
     def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
         """One command of one client."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fortdb.clock import steady_ms
+from fortdb.native import bind
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -34,6 +35,8 @@ class Handler(Protocol):
 
 class Loop:
     """Runs until `stop`. Exceptions of handlers and ticks end it: they are defects or a failed disk."""
+
+    __slots__ = ("__dict__", "now_ms")
 
     def __init__(self) -> None:
         self.now_ms = steady_ms()
@@ -125,3 +128,6 @@ class Loop:
         if not self._timers:
             return _IDLE_WAIT_MS / 1000
         return max(0, min(_IDLE_WAIT_MS, self._timers[0][0] - steady_ms())) / 1000
+
+
+bind(Loop)

@@ -13,6 +13,8 @@ from fortdb.net.front import Front
 def front_metrics(front: Front, requests: Mapping[str, int], errors: Mapping[str, int]) -> Iterator[Metric]:
     """Requests, errors and connections."""
     total = CounterMetricFamily("fortdb_requests", "Requests received", labels=["command"])
+    gets, sets = front.plain_counts
+    requests = {**requests, "GET": requests.get("GET", 0) + gets, "SET": requests.get("SET", 0) + sets}
     for command, count in requests.items():
         total.add_metric([command.lower()], count)
     yield total

@@ -96,7 +96,7 @@ class _FrameStream(Stream):
             self._work()
 
     def drained(self) -> None:
-        if self._paused:
+        if self.is_paused:
             self.loop.call_next(self._work)
 
     def _work(self) -> None:
@@ -118,7 +118,7 @@ class _FrameStream(Stream):
         except BadRequest as error:
             self._refuse(error)
             return
-        if self._paused and self.is_open:
+        if self.is_paused and self.is_open:
             self.resume()
 
     def _refuse(self, error: BadRequest) -> None:
@@ -167,7 +167,7 @@ class _Dialled(_FrameStream):
         self._link = link
         self._connecting = True
         self.loop.modify(self.descriptor, WRITE)
-        self._events = WRITE
+        self.events = WRITE
 
     def writable(self) -> None:
         if self._connecting:

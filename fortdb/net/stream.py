@@ -13,11 +13,14 @@ from collections.abc import Callable
 from fortdb.clock import steady_ms
 from fortdb.errors import ConfigError
 from fortdb.limits import RECEIVE_BYTES
+from fortdb.native import bind, lane
 from fortdb.net.loop import READ, WRITE, Loop
 
 
 class Outbox:
     """The connections of one loop that have something to send."""
+
+    __slots__ = ("dirty",)
 
     def __init__(self) -> None:
         self.dirty: list[Stream] = []
@@ -25,12 +28,20 @@ class Outbox:
     def flush(self) -> None:
         """Send what has collected."""
         dirty, self.dirty = self.dirty, []
+        if lane is not None:
+            lane.flush(dirty)
+            return
         for stream in dirty:
             stream.flush()
 
 
 class Stream:
     """One connection. Subclasses take what arrives (`received`) and clean up (`closed`)."""
+
+    __slots__ = (
+        *("loop", "outbox", "socket", "descriptor", "is_open", "unsent_bytes", "queued_bytes"),
+        *("unsent_since_ms", "output", "is_dirty", "events", "is_paused", "is_closing", "is_last_output"),
+    )
 
     def __init__(self, loop: Loop, outbox: Outbox, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -44,12 +55,12 @@ class Stream:
         self.unsent_bytes = 0  # left over after the last flush
         self.queued_bytes = 0  # written and not yet sent
         self.unsent_since_ms = 0
-        self._output: list[bytes] = []
-        self._is_dirty = False
-        self._events = READ
-        self._paused = False
-        self._closing = False  # reads nothing more
-        self._last_output = False  # and closes once the output is sent
+        self.output: list[bytes] = []  # what is to be sent
+        self.is_dirty = False
+        self.events = READ
+        self.is_paused = False  # reads nothing until `resume`
+        self.is_closing = False  # reads nothing more
+        self.is_last_output = False  # and closes once the output is sent
         loop.register(self.descriptor, self)
 
     # --- for subclasses ---------------------------------------------------------------------
@@ -68,20 +79,20 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         """Send at the end of the tick."""
-        self._output.append(data)
+        self.output.append(data)
         self.queued_bytes += len(data)
-        if not self._is_dirty:
-            self._is_dirty = True
+        if not self.is_dirty:
+            self.is_dirty = True
             self.outbox.dirty.append(self)
 
     def flush(self) -> None:
         """Send what has collected, as far as the socket takes it."""
-        self._is_dirty = False
-        if not self.is_open or not self._output:
+        self.is_dirty = False
+        if not self.is_open or not self.output:
             return
-        data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
-        self._output.clear()
-        if self._events & WRITE:
+        data = self.output[0] if len(self.output) == 1 else b"".join(self.output)
+        self.output.clear()
+        if self.events & WRITE:
             sent = 0  # the socket was full a moment ago: it will call
         else:
             try:
@@ -91,47 +102,46 @@ class Stream:
             except OSError as error:
                 self.close(f"cannot send: {error}")
                 return
-        left = len(data) - sent
-        if left:
-            self._output.append(data[sent:] if sent else data)
-            if sent or not self.unsent_bytes:
-                self.unsent_since_ms = self.loop.now_ms
-        elif self._last_output:
+        if sent < len(data):
+            self.keep(data[sent:] if sent else data, sent)
+        elif self.is_last_output:
             self.close("done")
-            return
         else:
+            self.unsent_bytes = self.queued_bytes = 0
             self.drained()
-        self.unsent_bytes = self.queued_bytes = left
+            self._watch()
+
+    def keep(self, rest: bytes, sent: int) -> None:
+        """The socket took `sent` bytes and not the rest: it calls when it takes more."""
+        if sent or not self.unsent_bytes:
+            self.unsent_since_ms = self.loop.now_ms
+        self.output[:] = [rest]
+        self.unsent_bytes = self.queued_bytes = len(rest)
         self._watch()
 
     def close_after_output(self) -> None:
         """Close once everything written has been sent; read nothing more."""
-        self._closing = self._last_output = True
+        self.is_closing = self.is_last_output = True
         self.pause()
-        if not self._output:
+        if not self.output:
             self.close("done")
 
     # --- input ----------------------------------------------------------------------------------
 
     def pause(self) -> None:
         """Read nothing until `resume`."""
-        self._paused = True
+        self.is_paused = True
         self._watch()
 
     def resume(self) -> None:
         """Read again."""
-        if not self._closing:
-            self._paused = False
+        if not self.is_closing:
+            self.is_paused = False
             self._watch()
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether reading has stopped."""
-        return self._paused
 
     def readable(self) -> None:
         """Called by the loop."""
-        if self._paused:
+        if self.is_paused:
             self.close("hung up")  # only a hang-up or an error wakes a paused connection
             return
         try:
@@ -149,8 +159,8 @@ class Stream:
 
     def writable(self) -> None:
         """Called by the loop: the socket takes more."""
-        self._events &= ~WRITE
-        self.loop.modify(self.descriptor, self._events)
+        self.events &= ~WRITE
+        self.loop.modify(self.descriptor, self.events)
         self.flush()
 
     # --- end ---------------------------------------------------------------------------------------
@@ -162,14 +172,18 @@ class Stream:
         self.is_open = False
         self.loop.unregister(self.descriptor)
         self.socket.close()
-        self._output.clear()
+        self.output.clear()
         self.closed(reason)
 
     def _watch(self) -> None:
-        events = (0 if self._paused else READ) | (WRITE if self.unsent_bytes else 0)
-        if events != self._events and self.is_open:
-            self._events = events
+        events = (0 if self.is_paused else READ) | (WRITE if self.unsent_bytes else 0)
+        if events != self.events and self.is_open:
+            self.events = events
             self.loop.modify(self.descriptor, events)
+
+
+bind(Outbox)
+bind(Stream)
 
 
 class Listener:

@@ -2,8 +2,8 @@
 
 The node executes what concerns partitions that it leads and refuses the rest, naming the leader. It
 is what a benchmark of one node measures and what an operator uses to look at one node; applications
-talk to a router. `GET key` and `SET key value` are nearly all that is asked, so they have a short way
-for when nothing stands against them; whenever something does, the long way says what it is.
+talk to a router. `GET key` and `SET key value` are nearly all that is asked and have a short way
+(`fortdb.native`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
-from fortdb.limits import KEY_BYTES_MAX
-from fortdb.net.front import ClientConnection, Slot
+from fortdb.native import lane
+from fortdb.net.front import ClientConnection, ShortWay, Slot
 from fortdb.net.gather import Gather, sum_of
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
 from fortdb.protocol.arguments import parse_cursor
-from fortdb.protocol.commands import TABLE, Command, CommandKind, keys_of
+from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import bulk
 from fortdb.protocol.scatter import split
-from fortdb.ring.tokens import TokenMap, hash_of, token_of
-from fortdb.storage.keys import data_key_at
-
-_GET, _SET = TABLE["GET"], TABLE["SET"]
+from fortdb.ring.tokens import TokenMap, token_of
 
 
 class NodeClients:
@@ -40,6 +37,12 @@ class NodeClients:
         self._describe = describe
         self._information = information
         self._settings = settings
+        self.short_way: ShortWay | None = None if lane is None else self._short_way
+
+    def _short_way(self, connection: ClientConnection, counts: list[int]) -> bool:
+        assert lane is not None
+        looked_after: bool = lane.receive(connection, self._service, counts)
+        return looked_after
 
     def information(self) -> Mapping[str, Mapping[str, object]]:
         """The sections of `INFO`."""
@@ -52,14 +55,6 @@ class NodeClients:
     def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Answer now or later."""
         try:
-            if command is _GET and len(args) == 2:
-                reply = self._get(args[1])
-                if reply is not None:
-                    return reply
-            elif command is _SET and len(args) == 3:
-                slot = self._set(connection, args[1], args[2])
-                if slot is not None:
-                    return slot
             return self._execute(connection, command, args)
         except FortError as error:
             return error.wire()
@@ -83,30 +78,6 @@ class NodeClients:
                 return self._stale(tokens, command, args)
             return self._submit(connection, self._led(tokens, token_of(keys[0])), command, args)
         return self._scatter(connection, tokens, command, args)
-
-    def _get(self, key: bytes) -> bytes | None:
-        """`GET key` as it mostly is; None if it has to go the long way."""
-        service = self._service
-        tokens = service.tokens
-        if tokens is None or len(key) > KEY_BYTES_MAX:
-            return None
-        hash_ = hash_of(key)
-        hosted = service.hosted.get(tokens.partition_at(hash_).id)
-        return None if hosted is None else service.read_plain(hosted, data_key_at(hash_, key))
-
-    def _set(self, connection: ClientConnection, key: bytes, value: bytes) -> Slot | None:
-        """`SET key value` as it mostly is; None if it has to go the long way."""
-        service = self._service
-        tokens = service.tokens
-        if tokens is None or len(key) > KEY_BYTES_MAX:
-            return None
-        hash_ = hash_of(key)
-        hosted = service.hosted.get(tokens.partition_at(hash_).id)
-        if hosted is None or not service.takes_plain_writes(hosted, value):
-            return None
-        slot = connection.slot()
-        service.write_plain(hosted, slot, data_key_at(hash_, key), value)
-        return slot
 
     def _led(self, tokens: TokenMap, token: int) -> Hosted:
         partition = tokens.partition_of(token)

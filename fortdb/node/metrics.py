@@ -19,7 +19,7 @@ def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
     """All families of a node."""
     yield from front_metrics(front, service.requests_total, service.errors_total)
     yield service.commit_latency.family(
-        "fortdb_commit_seconds", "From receiving a write to every in-sync replica having it on disk", {}
+        "fortdb_commit_seconds", "From an entry's first write to every in-sync replica having it on disk", {}
     )
     yield service.sync_latency.family("fortdb_fsync_seconds", "Writing a tick's batch to disk", {})
     yield service.tick_latency.family("fortdb_tick_seconds", "One tick of the server with work in it", {})

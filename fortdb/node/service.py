@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import structlog
 
@@ -33,8 +34,9 @@ from fortdb.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX, VALUE_BYTES_MAX
+from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
 from fortdb.model import Ack, ClusterView
+from fortdb.native import bind, lane
 from fortdb.net.front import Slot
 from fortdb.net.gather import Part
 from fortdb.net.loop import Loop
@@ -54,14 +56,14 @@ from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.protocol.arguments import ends_with_acknowledgement
 from fortdb.protocol.commands import Command, CommandKind, keys_of
-from fortdb.protocol.resp import NIL, OK, integer
-from fortdb.replication.entries import PUT, Kind, Operation, RequestId
-from fortdb.replication.leader import Leader
+from fortdb.protocol.resp import NIL, integer
+from fortdb.replication.entries import Kind, Operation, RequestId
+from fortdb.replication.leader import Leader, Waiter
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.engine import Engine
-from fortdb.storage.values import PLAIN, encode_value, expiry_of
+from fortdb.storage.values import PLAIN, expiry_of
 
 log = structlog.get_logger(__name__)
 
@@ -107,19 +109,20 @@ class Held:
         self.deadline_ms = deadline_ms
 
 
-class Proposed:
-    """Writes of one entry that wait for its commit."""
+class Proposed(NamedTuple):
+    """An entry that waits for its commit."""
 
-    __slots__ = ("began_s", "count", "offset")
-
-    def __init__(self, began_s: float, offset: int) -> None:
-        self.began_s = began_s
-        self.offset = offset
-        self.count = 1
+    began_s: float
+    offset: int
 
 
 class Hosted:
     """A replica and what this node keeps beside its state machine."""
+
+    __slots__ = (
+        *("replica", "token_ranges", "ranges", "segments", "held", "serve_until_ms", "senders", "install"),
+        *("proposed", "proposed_offset", "change_under_way", "may_return_ms"),
+    )
 
     def __init__(self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]) -> None:
         self.replica = replica
@@ -130,21 +133,34 @@ class Hosted:
         self.serve_until_ms = 0  # requests are executed before this moment
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
-        self.proposed: deque[Proposed] = deque()  # writes that wait for a commit
+        self.proposed: deque[Proposed] = deque()  # entries that wait for a commit
+        self.proposed_offset = 0  # of the newest of them
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
 
     def began(self, offset: int) -> None:
         """A write was proposed; those with one offset count as begun with the first."""
-        proposed = self.proposed
-        if proposed and proposed[-1].offset == offset:
-            proposed[-1].count += 1
-        else:
-            proposed.append(Proposed(perf_counter(), offset))
+        if offset != self.proposed_offset:
+            self.proposed_offset = offset
+            self.proposed.append(Proposed(perf_counter(), offset))
+
+
+bind(Hosted)
+
+
+def _complete_each(waiters: list[Waiter]) -> None:
+    """Give each waiter its reply."""
+    for _, slot, reply in waiters:
+        slot.complete(reply)
+
+
+_complete = _complete_each if lane is None else lane.complete
 
 
 class NodeService:
     """The node's replicas and their tick. `Control` feeds it records, `Links` messages."""
+
+    __slots__ = (*("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched"),)
 
     def __init__(
         self,
@@ -160,7 +176,7 @@ class NodeService:
         self.own = own
         self.settings = settings
         self.view = ClusterView()
-        self._async_prefixes: set[bytes] = set()
+        self.async_prefixes: set[bytes] = set()
         self.tokens: TokenMap | None = None
         self.started_ms = steady_ms()
         self.ready_to_hand_over: Callable[[Hosted, Leader], None] = lambda hosted, leader: None
@@ -178,7 +194,7 @@ class NodeService:
         self.tick_latency = LatencyHistogram()
         self.elsewhere: set[int] = set()  # partitions known to be held by other nodes
         self._early: dict[int, list[Held]] = {}  # requests that came before the partition's record
-        self._touched: dict[Hosted, None] = {}
+        self.touched: dict[Hosted, None] = {}
         self._jobs = ThreadPoolExecutor(1, "fortdb-jobs")
         self._wall_ms = wall_ms()
         loop.call_every(settings.heartbeat_ms, self._heartbeat)
@@ -188,7 +204,7 @@ class NodeService:
 
     def touch(self, hosted: Hosted) -> None:
         """Look at the replica at the end of this tick."""
-        self._touched[hosted] = None
+        self.touched[hosted] = None
 
     def submit(
         self,
@@ -235,31 +251,6 @@ class NodeService:
             return None
         self.requests_total["GET"] += 1
         return reply
-
-    def takes_plain_writes(self, hosted: Hosted, value: bytes) -> bool:
-        """Whether `write_plain` may be called now: nothing stands against a write of this value."""
-        leader = hosted.replica.leading
-        return (
-            leader is not None
-            and not hosted.held
-            and hosted.serve_until_ms > self.loop.now_ms
-            and len(value) <= VALUE_BYTES_MAX
-            and leader.enough_in_sync()
-            and leader.uncommitted_bytes <= UNCOMMITTED_BYTES_MAX
-            and self.refusal is None
-            and not self._async_prefixes
-        )
-
-    def write_plain(self, hosted: Hosted, slot: AnySlot, key: bytes, value: bytes) -> None:
-        """`SET` of a data key without options, acknowledged in sync."""
-        leader = hosted.replica.leading
-        assert leader is not None
-        self.requests_total["SET"] += 1
-        operation = Operation(PUT, key, encode_value(value))
-        offset = leader.propose([operation], None, OK, max(self._wall_ms, leader.log.timestamp_ms))
-        leader.wait(offset, slot, OK)
-        hosted.began(offset)
-        self.touch(hosted)
 
     def submit_early(
         self,
@@ -386,18 +377,18 @@ class NodeService:
             if word not in ("sync", "async"):
                 raise BadRequest("ACK takes SYNC or ASYNC")
             return args[:-2], Ack(word)
-        if self._async_prefixes and all(map(self._is_async, keys_of(command, args))):
+        if self.async_prefixes and all(map(self._is_async, keys_of(command, args))):
             return args, Ack.ASYNC
         return args, Ack.SYNC
 
     def _is_async(self, key: bytes) -> bool:
         prefix, slash, _ = key.partition(b"/")
-        return bool(slash) and prefix in self._async_prefixes
+        return bool(slash) and prefix in self.async_prefixes
 
     def see(self, view: ClusterView) -> None:
         """A newer picture of the cluster."""
         self.view = view
-        self._async_prefixes = {
+        self.async_prefixes = {
             name.encode() for name, keyspace in view.keyspaces.items() if keyspace.ack is Ack.ASYNC
         }
 
@@ -442,7 +433,7 @@ class NodeService:
             waiter.slot.abandon(self._lost_leadership(replica), replica.epoch, None)
         for sender in hosted.senders.values():
             sender.close()
-        self._touched.pop(hosted, None)
+        self.touched.pop(hosted, None)
         del self.hosted[replica.partition]
         self.not_hosted(replica.partition)
 
@@ -460,8 +451,8 @@ class NodeService:
     def tick(self) -> None:
         """Everything that has arrived is in: write, send, answer."""
         began = perf_counter()
-        touched = list(self._touched)
-        self._touched.clear()
+        touched = list(self.touched)
+        self.touched.clear()
         for hosted in touched:
             self._send_entries(hosted)
         self.outbox.flush()
@@ -523,14 +514,14 @@ class NodeService:
             self.refresh(hosted)
 
     def _answer(self, hosted: Hosted, leader: Leader) -> None:
-        for _, slot, reply in leader.take_answers():
-            slot.complete(reply)
+        answers = leader.take_answers()
+        if answers:
+            _complete(answers)
         proposed, commit = hosted.proposed, leader.log.commit
         if proposed and proposed[0].offset <= commit:
             now_s = perf_counter()
             while proposed and proposed[0].offset <= commit:
-                done = proposed.popleft()
-                self.commit_latency.observe(now_s - done.began_s, done.count)
+                self.commit_latency.observe(now_s - proposed.popleft().began_s)
 
     def _acknowledge(self, hosted: Hosted) -> None:
         install = hosted.install
@@ -708,3 +699,6 @@ class NodeService:
             if self.refusal is not None:
                 log.info("disk_has_room_again")
             self.refusal = None
+
+
+bind(NodeService)

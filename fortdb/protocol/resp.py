@@ -113,6 +113,11 @@ class RequestParser:
         self._line = bytearray()  # the unfinished text line
         self._speaks_text: bool | None = None
 
+    @property
+    def is_between_arrays(self) -> bool:
+        """Whether the client speaks RESP, and nothing of an unfinished command is held."""
+        return self._speaks_text is False and self._unfinished is None
+
     def feed(self, data: bytes) -> list[Request]:
         """The requests that `data` completes. After a `ProtocolError` feed nothing more."""
         if self._speaks_text is None:

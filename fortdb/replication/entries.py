@@ -22,6 +22,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from fortdb.errors import StorageFailed
+from fortdb.native import bind
 
 _HEADER = Struct("<IQQQ")
 _OPERATION = Struct("<BBHIQ")
@@ -48,6 +49,9 @@ class Operation(NamedTuple):
     key: bytes
     value: bytes = b""
     expiry_ms: int = 0
+
+
+bind(Operation)
 
 
 class RequestId(NamedTuple):

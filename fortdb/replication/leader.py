@@ -23,6 +23,7 @@ from fortdb.limits import (
     FLIGHT_BYTES_MAX,
 )
 from fortdb.model import PartitionRecord
+from fortdb.native import bind, lane
 from fortdb.replication.entries import (
     FORGET,
     Operation,
@@ -51,6 +52,13 @@ class Waiter(NamedTuple):
 class Leader:
     """The leader's side of a replica, for one epoch. Times are the node's steady clock, in ms."""
 
+    __slots__ = (
+        *("node", "partition", "epoch", "log", "min_in_sync", "in_sync", "progress", "since_ms"),
+        *("serve_from_ms", "transfer_to", "overlay", "uncommitted_bytes", "outbox", "waiting"),
+        *("waiting_synced", "proposal", "operations", "proposal_bytes", "opening_offset"),
+        *("next_offset", "has_enough"),
+    )
+
     def __init__(
         self,
         node: str,
@@ -77,9 +85,11 @@ class Leader:
         self.outbox: list[tuple[str, Message]] = []
         self.waiting: deque[Waiter] = deque()
         self.waiting_synced: deque[Waiter] = deque()
-        self._proposal: list[bytes] = []
-        self._operations: list[Operation] = []
-        self._proposal_bytes = 0
+        self.proposal: list[bytes] = []
+        self.operations: list[Operation] = []
+        self.proposal_bytes = 0
+        self.has_enough = self.enough_in_sync()
+        self.next_offset = 0  # of the entry being built; set by `_append`
         # Rule 8: a no-op opens the epoch; committing it commits everything inherited.
         self.opening_offset = self._append(wall_ms)
 
@@ -127,10 +137,10 @@ class Leader:
         size = len(final.key) + len(final.value)
         if len(operations) > 1:
             size += sum([len(operation.key) + len(operation.value) for operation in operations[:-1]])
-        if self._proposal_bytes and self._proposal_bytes + size > ENTRY_BYTES_MAX:
+        if self.proposal_bytes and self.proposal_bytes + size > ENTRY_BYTES_MAX:
             self._append(wall_ms)
-        offset = self.log.shape.last_offset + 1
-        overlay, proposal = self.overlay, self._proposal
+        offset = self.next_offset
+        overlay, proposal = self.overlay, self.proposal
         if len(operations) > 1:
             for operation in operations[:-1]:
                 proposal.append(encode_operation(operation))
@@ -141,27 +151,28 @@ class Leader:
             overlay[final.key] = (final, offset)
         if request is not None:
             self.log.memory.remember(request, offset, reply)
-        self._operations += operations
-        self._proposal_bytes += size
+        self.operations += operations
+        self.proposal_bytes += size
         return offset
 
     @property
     def proposed_offset(self) -> int:
         """What a reader waits for so as to see only what is committed."""
-        return self.log.last_offset + (1 if self._proposal else 0)
+        return self.log.last_offset + (1 if self.proposal else 0)
 
     def seal(self, wall_ms: int) -> None:
         """Close the entry being built, if there is one: it is in the log from here on."""
-        if self._proposal:
+        if self.proposal:
             self._append(wall_ms)
 
     def _append(self, wall_ms: int) -> int:
         log = self.log
         log.timestamp_ms = max(log.timestamp_ms, wall_ms)
-        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, self._proposal)
-        offset = log.append(self.epoch, entry, self._operations)
-        self._proposal, self._operations, self._proposal_bytes = [], [], 0
+        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, self.proposal)
+        offset = log.append(self.epoch, entry, self.operations)
+        self.proposal, self.operations, self.proposal_bytes = [], [], 0
         self.uncommitted_bytes += len(entry)
+        self.next_offset = offset + 1
         return offset
 
     def wait(self, offset: int, slot: Any, reply: bytes) -> None:
@@ -174,7 +185,7 @@ class Leader:
 
     def resign(self) -> list[Waiter]:
         """Leadership is over. Returns the answers that will not come from this replica."""
-        if self._proposal:
+        if self.proposal:
             self.log.memory_is_stale = True  # it remembers requests that never reached the log
         return [*self.waiting, *self.waiting_synced]
 
@@ -303,13 +314,9 @@ class Leader:
     def take_answers(self) -> list[Waiter]:
         """The answers that may be given now."""
         answers: list[Waiter] = []
-        synced, synced_offset = self.waiting_synced, self.log.synced_offset
-        while synced and synced[0].offset <= synced_offset:
-            answers.append(synced.popleft())
+        _take(self.waiting_synced, self.log.synced_offset, answers)
         if self.enough_in_sync():
-            waiting, commit = self.waiting, self.log.commit
-            while waiting and waiting[0].offset <= commit:
-                answers.append(waiting.popleft())
+            _take(self.waiting, self.log.commit, answers)
         return answers
 
     def applied(self, taken: list[Pending]) -> None:
@@ -317,10 +324,7 @@ class Leader:
         overlay = self.overlay
         for offset, entry, operations in taken:
             self.uncommitted_bytes -= len(entry)
-            for _, key, _, _ in operations:
-                known = overlay.get(key)
-                if known is not None and known[1] == offset:
-                    del overlay[key]
+            _forget(overlay, operations, offset)
 
     # --- the in-sync set ------------------------------------------------------------------------------
 
@@ -329,6 +333,7 @@ class Leader:
         self.in_sync.accepted(record)
         for node in [node for node in self.progress if not self.is_replica(node)]:
             del self.progress[node]
+        self.has_enough = self.enough_in_sync()
         self.advance_commit()
 
     def isr_change(
@@ -382,7 +387,7 @@ class Leader:
 
     def ready_to_hand_over(self) -> bool:
         """Whether the planned successor has everything and nothing else is under way."""
-        if self.transfer_to is None or self.in_sync.proposed is not None or self._proposal:
+        if self.transfer_to is None or self.in_sync.proposed is not None or self.proposal:
             return False
         progress = self.progress.get(self.transfer_to)
         last = self.log.last_offset
@@ -392,6 +397,29 @@ class Leader:
             and self.log.commit == last
             and progress.match == last
         )
+
+
+def _take_waiters(waiting: deque[Waiter], offset: int, into: list[Waiter]) -> None:
+    """Move the waiters up to `offset` from a queue to a list."""
+    while waiting and waiting[0].offset <= offset:
+        into.append(waiting.popleft())
+
+
+def _forget_effects(
+    overlay: dict[bytes, tuple[Operation, int]], operations: list[Operation], offset: int
+) -> None:
+    """The effects of the entry at `offset` are in the data now."""
+    for _, key, _, _ in operations:
+        known = overlay.get(key)
+        if known is not None and known[1] == offset:
+            del overlay[key]
+
+
+_take = _take_waiters if lane is None else lane.take
+_forget = _forget_effects if lane is None else lane.forget
+
+bind(Waiter)
+bind(Leader)
 
 
 def _slice(pending: deque[Pending], start: int) -> list[bytes]:

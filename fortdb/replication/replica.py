@@ -20,6 +20,7 @@ question, and so does every epoch.
 from __future__ import annotations
 
 from fortdb.model import PartitionRecord
+from fortdb.native import bind
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.leader import Leader, Waiter
 from fortdb.replication.log import Pending, ReplicaLog
@@ -37,6 +38,11 @@ from fortdb.replication.messages import (
 
 class Replica:
     """The state machine of one replica. Times are the node's steady clock, in milliseconds."""
+
+    __slots__ = (
+        *("partition", "name", "node", "incarnation", "epoch", "log", "leader_name", "leading", "aligned"),
+        *("installing", "promised_until_ms", "replies", "acknowledgements", "abandoned"),
+    )
 
     def __init__(
         self,
@@ -224,3 +230,6 @@ class Replica:
         self.log.synced_offset = self.log.last_offset
         if self.leading is not None:
             self.leading.advance_commit()
+
+
+bind(Replica)

@@ -17,17 +17,21 @@ except ImportError:
 
 from fortdb.errors import LayoutError
 from fortdb.model import TOKEN_SPACE, Layout, Partition
+from fortdb.native import bind, lane
 
 HASH_BYTES = 8
 """A token's bytes, big-endian: their order is the order of the tokens."""
 
 
-def hash_of(key: bytes) -> bytes:
+def _hash_of(key: bytes) -> bytes:
     """The key's token as bytes."""
     if b"{" in key:
         key = _tag(key)
     digest: bytes = sha1(key).digest()
     return digest[:HASH_BYTES]
+
+
+hash_of = _hash_of if lane is None else lane.hash_of
 
 
 def token_of(key: bytes) -> int:
@@ -55,21 +59,20 @@ def partition_name(number: int) -> str:
 class TokenMap:
     """A layout's partitions, by token and by name."""
 
+    __slots__ = ("_names", "_partitions", "_tokens", "boundaries", "ids")
+
     def __init__(self, layout: Layout) -> None:
         self._partitions = sorted(layout.partitions, key=lambda partition: partition.token)
         self._tokens = [partition.token for partition in self._partitions]
         if not self._tokens or len(set(self._tokens)) < len(self._tokens):
             raise LayoutError("a layout needs partitions, each with a token of its own")
-        self._hashes = [token.to_bytes(HASH_BYTES) for token in self._tokens]
+        self.boundaries = b"".join(token.to_bytes(HASH_BYTES) for token in self._tokens)
+        self.ids = tuple(partition.id for partition in self._partitions)
         self._names = {partition.name: partition for partition in self._partitions}
 
     def partition_of(self, token: int) -> Partition:
         """The partition that serves a hash. (Index -1, below the lowest token, is the last one.)"""
         return self._partitions[bisect_right(self._tokens, token) - 1]
-
-    def partition_at(self, hash_: bytes) -> Partition:
-        """The same for a token's bytes."""
-        return self._partitions[bisect_right(self._hashes, hash_) - 1]
 
     def locate(self, key: bytes) -> tuple[int, Partition]:
         """A key's token and partition."""
@@ -91,3 +94,6 @@ class TokenMap:
     def share(self, partition: Partition) -> float:
         """Its share of the keyspace, 0 to 1."""
         return sum(end - start for start, end in self.ranges(partition)) / TOKEN_SPACE
+
+
+bind(TokenMap)

@@ -99,6 +99,8 @@ class RocksEngine:
 
     def __init__(self, path: Path, *, cache_bytes: int, memtable_bytes: int, sync: bool = True) -> None:
         self.path = path
+        self.table: dict[bytes, bytes | None] = {}
+        self.frozen: dict[bytes, bytes | None] = {}
         self.failure: str | None = None
         self._failed_as: type[StorageFailed] = StorageFailed
         self._closing = Lock()

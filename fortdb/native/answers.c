@@ -1,0 +1,169 @@
+/* Giving answers: in the order of the requests, once what they wait for has come. */
+#include "lane.h"
+
+static PyObject *name_append, *name_popleft, *name_complete;
+
+static int
+names(void)
+{
+    if (name_append != NULL)
+        return 0;
+    name_popleft = PyUnicode_InternFromString("popleft");
+    name_complete = PyUnicode_InternFromString("complete");
+    name_append = PyUnicode_InternFromString("append");
+    return name_append != NULL && name_popleft != NULL && name_complete != NULL ? 0 : -1;
+}
+
+PyObject *
+new_slot(PyObject *connection)
+{
+    if (names() < 0)
+        return NULL;
+    PyObject *slot = bound[SLOT].type->tp_alloc(bound[SLOT].type, 0);
+    if (slot == NULL)
+        return NULL;
+    set_slot(slot, SLOT, SLOT_CONNECTION, Py_NewRef(connection));
+    set_slot(slot, SLOT, SLOT_REPLY, Py_NewRef(Py_None));
+    PyObject *done = PyObject_CallMethodOneArg(slot_of(connection, CLIENT, CLIENT_SLOTS), name_append, slot);
+    if (done == NULL) {
+        Py_DECREF(slot);
+        return NULL;
+    }
+    Py_DECREF(done);
+    return slot;
+}
+
+/* Whether the slot is the next to be answered on its connection, and nothing else is to be done about that. */
+static int
+is_next(PyObject *slot)
+{
+    PyObject *connection = slot_of(slot, SLOT, SLOT_CONNECTION);
+    if (!is_true_at(connection, STREAM, STREAM_IS_OPEN) || is_true_at(connection, STREAM, STREAM_IS_PAUSED)
+        || is_true_at(connection, STREAM, STREAM_IS_CLOSING)
+        || number_at(connection, CLIENT, CLIENT_HELD_BYTES) != 0)
+        return 0;
+    PyObject *first = PySequence_GetItem(slot_of(connection, CLIENT, CLIENT_SLOTS), 0);
+    if (first == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(first); /* the deque holds it */
+    return first == slot;
+}
+
+/* As `ClientConnection.completed` notes it: how large answers are, and how many may be under way. */
+static int
+note_size(PyObject *connection, int64_t size)
+{
+    int64_t known = number_at(connection, CLIENT, CLIENT_REPLY_BYTES);
+    if (size == known)
+        return 0;
+    int64_t noted = size > known ? size : known - (known - size) / 8;
+    if (noted == known)
+        return 0;
+    int64_t window = OUTPUT_SOFT_BYTES / (noted + 1) + 1;
+    if (set_number(connection, CLIENT, CLIENT_REPLY_BYTES, noted) < 0)
+        return -1;
+    return set_number(connection, CLIENT, CLIENT_WINDOW,
+                      window < PENDING_COMMANDS_MAX ? window : PENDING_COMMANDS_MAX);
+}
+
+/* `Slot.complete`. */
+static int
+complete(PyObject *slot, PyObject *reply)
+{
+    PyObject *done;
+    if (Py_TYPE(slot) != bound[SLOT].type || !PyBytes_CheckExact(reply)
+        || slot_of(slot, SLOT, SLOT_REPLY) != Py_None || !is_next(slot)) {
+        done = PyObject_CallMethodOneArg(slot, name_complete, reply);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
+    PyObject *connection = Py_NewRef(slot_of(slot, SLOT, SLOT_CONNECTION));
+    set_slot(slot, SLOT, SLOT_REPLY, Py_NewRef(reply));
+    done = PyObject_CallMethodNoArgs(slot_of(connection, CLIENT, CLIENT_SLOTS), name_popleft);
+    int result = done == NULL ? -1 : note_size(connection, PyBytes_GET_SIZE(reply));
+    if (result == 0)
+        result = stream_write(connection, reply);
+    Py_XDECREF(done);
+    Py_DECREF(connection);
+    return result;
+}
+
+/* complete(waiters): give each its reply. */
+PyObject *
+lane_complete(PyObject *module, PyObject *waiters)
+{
+    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT};
+    if (names() < 0 || !all_bound(needed, 4))
+        return NULL;
+    if (!PyList_CheckExact(waiters))
+        return PyErr_Format(PyExc_TypeError, "complete takes a list");
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(waiters); at++) {
+        PyObject *waiter = PyList_GET_ITEM(waiters, at);
+        if (!PyTuple_Check(waiter) || PyTuple_GET_SIZE(waiter) != 3)
+            return PyErr_Format(PyExc_TypeError, "a waiter is (offset, slot, reply)");
+        Py_INCREF(waiter);
+        int result = complete(PyTuple_GET_ITEM(waiter, 1), PyTuple_GET_ITEM(waiter, 2));
+        Py_DECREF(waiter);
+        if (result < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* take(waiting, offset, into): move the waiters up to `offset` from a deque to a list. */
+PyObject *
+lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (names() < 0)
+        return NULL;
+    if (count != 3 || !PyList_CheckExact(args[2]))
+        return PyErr_Format(PyExc_TypeError, "take(waiting, offset, into)");
+    long long offset = PyLong_AsLongLong(args[1]);
+    Py_ssize_t left = PyObject_Size(args[0]);
+    if (left < 0 || PyErr_Occurred())
+        return NULL;
+    for (; left > 0; left--) {
+        PyObject *first = PySequence_GetItem(args[0], 0);
+        if (first == NULL)
+            return NULL;
+        long long own = PyTuple_Check(first) && PyTuple_GET_SIZE(first) > 0
+                            ? PyLong_AsLongLong(PyTuple_GET_ITEM(first, 0))
+                            : -1;
+        Py_DECREF(first);
+        if (own == -1 && PyErr_Occurred())
+            return NULL;
+        if (own > offset)
+            break;
+        first = PyObject_CallMethodNoArgs(args[0], name_popleft);
+        int result = first == NULL ? -1 : PyList_Append(args[2], first);
+        Py_XDECREF(first);
+        if (result < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* forget(overlay, operations, offset): effects of that entry are in the data now. */
+PyObject *
+lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3 || !PyDict_CheckExact(args[0]) || !PyList_CheckExact(args[1]))
+        return PyErr_Format(PyExc_TypeError, "forget(overlay, operations, offset)");
+    long long offset = PyLong_AsLongLong(args[2]);
+    if (offset == -1 && PyErr_Occurred())
+        return NULL;
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(args[1]); at++) {
+        PyObject *key = PyTuple_GET_ITEM(PyList_GET_ITEM(args[1], at), 1);
+        PyObject *known = PyDict_GetItemWithError(args[0], key);
+        if (known == NULL) {
+            if (PyErr_Occurred())
+                return NULL;
+            continue;
+        }
+        if (PyLong_AsLongLong(PyTuple_GET_ITEM(known, 1)) == offset && PyDict_DelItem(args[0], key) < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}

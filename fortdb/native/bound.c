@@ -1,0 +1,84 @@
+/* How C finds the slots of Python's objects. */
+#include "lane.h"
+#include <structmember.h>
+
+Bound bound[CLASSES] = {
+    [LOOP] = {"Loop", {"now_ms"}},
+    [OUTBOX] = {"Outbox", {"dirty"}},
+    [STREAM] = {"Stream",
+                {"loop", "outbox", "descriptor", "is_open", "unsent_bytes", "queued_bytes", "output", "is_dirty",
+                 "events", "is_paused", "is_closing", "is_last_output"}},
+    [CLIENT] = {"ClientConnection",
+                {"slots", "reply_bytes", "window", "held_bytes", "taken_bytes", "last_active_ms", "tail",
+                 "is_special"}},
+    [SLOT] = {"Slot", {"connection", "reply"}},
+    [TOKENS] = {"TokenMap", {"boundaries", "ids"}},
+    [SERVICE] = {"NodeService",
+                 {"loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched"}},
+    [HOSTED] = {"Hosted", {"replica", "held", "serve_until_ms", "proposed_offset"}},
+    [REPLICA] = {"Replica", {"leading"}},
+    [LEADER] = {"Leader",
+                {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",
+                 "next_offset", "has_enough"}},
+    [ENGINE] = {"RocksEngine", {NULL}},
+    [OPERATION] = {"Operation", {NULL}},
+    [WAITER] = {"Waiter", {NULL}},
+};
+
+PyObject *
+lane_bind(PyObject *module, PyObject *cls)
+{
+    if (!PyType_Check(cls))
+        return PyErr_Format(PyExc_TypeError, "bind takes a class");
+    PyTypeObject *type = (PyTypeObject *)cls;
+    for (int number = 0; number < CLASSES; number++) {
+        Bound *known = &bound[number];
+        if (strcmp(known->name, type->tp_name) != 0)
+            continue;
+        for (int field = 0; field < FIELDS_MAX && known->fields[field] != NULL; field++) {
+            PyObject *member = PyObject_GetAttrString(cls, known->fields[field]);
+            if (member == NULL)
+                return NULL;
+            int fits = Py_TYPE(member) == &PyMemberDescr_Type
+                       && ((PyMemberDescrObject *)member)->d_member->type == T_OBJECT_EX;
+            if (fits)
+                known->offsets[field] = ((PyMemberDescrObject *)member)->d_member->offset;
+            Py_DECREF(member);
+            if (!fits)
+                return PyErr_Format(PyExc_AttributeError, "%s.%s is no slot", known->name, known->fields[field]);
+        }
+        Py_XSETREF(known->type, (PyTypeObject *)Py_NewRef(cls));
+        Py_RETURN_NONE;
+    }
+    return PyErr_Format(PyExc_TypeError, "nothing in C works on %s", type->tp_name);
+}
+
+int
+all_bound(const Class *classes, int count)
+{
+    for (int at = 0; at < count; at++) {
+        if (bound[classes[at]].type == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s was never bound", bound[classes[at]].name);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+PyObject *
+tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items)
+{
+    PyObject *made = NULL;
+    int whole = 1;
+    for (Py_ssize_t at = 0; at < count; at++)
+        whole &= items[at] != NULL;
+    if (whole)
+        made = type->tp_alloc(type, count);
+    for (Py_ssize_t at = 0; at < count; at++) {
+        if (made != NULL)
+            PyTuple_SET_ITEM(made, at, items[at]);
+        else
+            Py_XDECREF(items[at]);
+    }
+    return made;
+}

@@ -1,0 +1,39 @@
+/* The module fortdb.native._native; see __init__.py beside it. */
+#include "lane.h"
+
+static PyMethodDef methods[] = {
+    {"bind", lane_bind, METH_O, "bind(cls): find the slots of a class that C works on."},
+    {"hash_of", lane_hash_of, METH_O, "hash_of(key): the key's token as bytes."},
+    {"flush", lane_flush, METH_O, "flush(streams): send what has collected."},
+    {"complete", lane_complete, METH_O, "complete(waiters): give each of (offset, slot, reply) its reply."},
+    {"take", (PyCFunction)(void (*)(void))lane_take, METH_FASTCALL,
+     "take(waiting, offset, into): move the waiters up to an offset from a deque to a list."},
+    {"forget", (PyCFunction)(void (*)(void))lane_forget, METH_FASTCALL,
+     "forget(overlay, operations, offset): the effects of that entry are in the data now."},
+    {"receive", (PyCFunction)(void (*)(void))lane_receive, METH_FASTCALL,
+     "receive(connection, service, counts): read from a client, and execute what is plain."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_native", "The short way, in C; see fortdb.native.", -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+    const char *wanted = getenv("FORTDB_NATIVE");
+    if (wanted != NULL && strcmp(wanted, "0") == 0)
+        return PyErr_Format(PyExc_ImportError, "FORTDB_NATIVE=0: everything takes the long way");
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL)
+        return NULL;
+#define ADD(bound) PyModule_AddIntConstant(module, #bound, bound)
+    if (ADD(KEY_BYTES_MAX) < 0 || ADD(RECEIVE_BYTES) < 0 || ADD(OUTPUT_SOFT_BYTES) < 0
+        || ADD(INPUT_SOFT_BYTES) < 0 || ADD(PENDING_COMMANDS_MAX) < 0 || ADD(ENTRY_BYTES_MAX) < 0
+        || ADD(UNCOMMITTED_BYTES_MAX) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}
