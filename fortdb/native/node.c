@@ -23,13 +23,14 @@ typedef struct {
 
 typedef enum { DONE, DECLINED, FAILED } Outcome;
 
-static PyObject *name_began, *name_take, *name_get, *name_table, *name_frozen, *ok_reply;
+static PyObject *name_append, *name_began, *name_take, *name_get, *name_table, *name_frozen, *ok_reply;
 
 static int
 names(void)
 {
     if (ok_reply != NULL)
         return 0;
+    name_append = PyUnicode_InternFromString("append");
     name_began = PyUnicode_InternFromString("began");
     name_take = PyUnicode_InternFromString("take");
     name_get = PyUnicode_InternFromString("get");
@@ -278,7 +279,8 @@ await(Turn *turn, PyObject *hosted, PyObject *leader, PyObject *offset)
     PyObject *waiter = tuple_of(bound[WAITER].type, 3, items);
     if (waiter == NULL)
         return -1;
-    PyObject *done = PyObject_CallMethod(slot_of(leader, LEADER, LEADER_WAITING), "append", "N", waiter);
+    PyObject *done = PyObject_CallMethodOneArg(slot_of(leader, LEADER, LEADER_WAITING), name_append, waiter);
+    Py_DECREF(waiter);
     Py_XDECREF(done);
     if (done == NULL)
         return -1;
