@@ -33,31 +33,11 @@ new_slot(PyObject *connection)
     return slot;
 }
 
-/* Whether the slot is the next to be answered on its connection, and nothing else is to be done about that. */
-static int
-is_next(PyObject *slot)
-{
-    PyObject *connection = slot_of(slot, SLOT, SLOT_CONNECTION);
-    if (!is_true_at(connection, STREAM, STREAM_IS_OPEN) || is_true_at(connection, STREAM, STREAM_IS_PAUSED)
-        || is_true_at(connection, STREAM, STREAM_IS_CLOSING)
-        || number_at(connection, CLIENT, CLIENT_HELD_BYTES) != 0)
-        return 0;
-    PyObject *first = PySequence_GetItem(slot_of(connection, CLIENT, CLIENT_SLOTS), 0);
-    if (first == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    Py_DECREF(first); /* the deque holds it */
-    return first == slot;
-}
-
 /* As `ClientConnection.completed` notes it: how large answers are, and how many may be under way. */
 static int
 note_size(PyObject *connection, int64_t size)
 {
     int64_t known = number_at(connection, CLIENT, CLIENT_REPLY_BYTES);
-    if (size == known)
-        return 0;
     int64_t noted = size > known ? size : known - (known - size) / 8;
     if (noted == known)
         return 0;
@@ -68,24 +48,85 @@ note_size(PyObject *connection, int64_t size)
                       window < PENDING_COMMANDS_MAX ? window : PENDING_COMMANDS_MAX);
 }
 
-/* `Slot.complete`. */
+/* The first slot of a connection if it is filled: taken out of the queue, a new reference. NULL if there is
+ * none, or with an exception. */
+static PyObject *
+next_filled(PyObject *slots)
+{
+    if (PyObject_Size(slots) <= 0)
+        return NULL;
+    PyObject *first = PySequence_GetItem(slots, 0);
+    if (first == NULL)
+        return NULL;
+    PyObject *reply = slot_of(first, SLOT, SLOT_REPLY);
+    Py_DECREF(first); /* the queue holds it */
+    if (reply == NULL || reply == Py_None)
+        return NULL;
+    return PyObject_CallMethodNoArgs(slots, name_popleft);
+}
+
+/* What is ready is written, in the order of the requests, from `slot` on, which is the first. */
 static int
+write_ready(PyObject *connection, PyObject *slots, PyObject *slot)
+{
+    int64_t held = number_at(connection, CLIENT, CLIENT_HELD_BYTES), before = held;
+    PyObject *next;
+    int result = 0;
+    while (result == 0 && (next = next_filled(slots)) != NULL) {
+        PyObject *reply = slot_of(next, SLOT, SLOT_REPLY);
+        if (next != slot)
+            held -= PyBytes_GET_SIZE(reply);
+        result = stream_write(connection, reply);
+        Py_DECREF(next);
+    }
+    if (result < 0 || PyErr_Occurred())
+        return -1;
+    return held == before ? 0 : set_number(connection, CLIENT, CLIENT_HELD_BYTES, held);
+}
+
+/* `ClientConnection.completed` */
+static int
+completed(PyObject *connection, PyObject *slot, int64_t size)
+{
+    PyObject *slots = slot_of(connection, CLIENT, CLIENT_SLOTS), *first = NULL;
+    if (note_size(connection, size) < 0)
+        return -1;
+    if (is_true_at(connection, STREAM, STREAM_IS_OPEN)) {
+        first = PySequence_GetItem(slots, 0);
+        if (first == NULL)
+            return -1;
+        Py_DECREF(first); /* the queue holds it */
+    }
+    if (first != slot)
+        return set_number(connection, CLIENT, CLIENT_HELD_BYTES,
+                          number_at(connection, CLIENT, CLIENT_HELD_BYTES) + size);
+    if (write_ready(connection, slots, slot) < 0)
+        return -1;
+    int64_t unsent = number_at(connection, STREAM, STREAM_QUEUED_BYTES)
+                     + number_at(connection, CLIENT, CLIENT_HELD_BYTES);
+    if (unsent <= OUTPUT_SOFT_BYTES && !is_true_at(connection, STREAM, STREAM_IS_PAUSED)
+        && !is_true_at(connection, STREAM, STREAM_IS_CLOSING))
+        return 0;
+    PyObject *done = PyObject_CallMethod(connection, "settle", "L", (long long)size);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+int
 complete(PyObject *slot, PyObject *reply)
 {
-    PyObject *done;
-    if (Py_TYPE(slot) != bound[SLOT].type || !PyBytes_CheckExact(reply)
-        || slot_of(slot, SLOT, SLOT_REPLY) != Py_None || !is_next(slot)) {
-        done = PyObject_CallMethodOneArg(slot, name_complete, reply);
+    if (Py_TYPE(slot) != bound[SLOT].type || !PyBytes_CheckExact(reply)) {
+        PyObject *done = PyObject_CallMethodOneArg(slot, name_complete, reply);
         Py_XDECREF(done);
         return done == NULL ? -1 : 0;
     }
-    PyObject *connection = Py_NewRef(slot_of(slot, SLOT, SLOT_CONNECTION));
+    if (slot_of(slot, SLOT, SLOT_REPLY) != Py_None)
+        return 0;
     set_slot(slot, SLOT, SLOT_REPLY, Py_NewRef(reply));
-    done = PyObject_CallMethodNoArgs(slot_of(connection, CLIENT, CLIENT_SLOTS), name_popleft);
-    int result = done == NULL ? -1 : note_size(connection, PyBytes_GET_SIZE(reply));
-    if (result == 0)
-        result = stream_write(connection, reply);
-    Py_XDECREF(done);
+    PyObject *connection = Py_NewRef(slot_of(slot, SLOT, SLOT_CONNECTION));
+    Py_INCREF(slot);
+    int result = completed(connection, slot, PyBytes_GET_SIZE(reply));
+    Py_DECREF(slot);
     Py_DECREF(connection);
     return result;
 }

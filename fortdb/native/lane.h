@@ -140,7 +140,8 @@ PyObject *lane_flush(PyObject *module, PyObject *streams);
 
 /* --- answers (answers.c) ------------------------------------------------------------------------- */
 
-PyObject *new_slot(PyObject *connection); /* as ClientConnection.slot */
+PyObject *new_slot(PyObject *connection);     /* as ClientConnection.slot */
+int complete(PyObject *slot, PyObject *reply); /* as `complete` of whatever slot it is */
 PyObject *lane_complete(PyObject *module, PyObject *waiters);
 PyObject *lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -148,10 +148,14 @@ class ClientConnection(Stream):
             slots.popleft()
             self.held_bytes -= len(ready)
             self.write(ready)
+        self.settle(size)
+
+    def settle(self, size: int) -> None:
+        """An answer of `size` bytes was written: close or go on reading, if that is due."""
         if self.queued_bytes + self.held_bytes > OUTPUT_HARD_BYTES and self.queued_bytes > size:
             self.close("asks for more than it reads")
         elif self.is_closing:
-            if not slots:
+            if not self.slots:
                 self.close_after_output()
         elif self.is_paused and not self._is_full():
             self.loop.call_next(self._work)
