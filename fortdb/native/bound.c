@@ -3,14 +3,14 @@
 #include <structmember.h>
 
 Bound bound[CLASSES] = {
-    [LOOP] = {"Loop", {"now_ms"}},
+    [LOOP] = {"Loop", {"now_ms", "handlers", "epoll_descriptor", "wakeup"}},
     [OUTBOX] = {"Outbox", {"dirty"}},
     [STREAM] = {"Stream",
                 {"loop", "outbox", "descriptor", "is_open", "unsent_bytes", "queued_bytes", "output", "is_dirty",
                  "events", "is_paused", "is_closing", "is_last_output"}},
     [CLIENT] = {"ClientConnection",
                 {"slots", "reply_bytes", "window", "held_bytes", "taken_bytes", "last_active_ms", "tail",
-                 "is_special"}},
+                 "is_special", "way"}},
     [SLOT] = {"Slot", {"connection", "reply"}},
     [TOKENS] = {"TokenMap", {"boundaries", "ids"}},
     [SERVICE] = {"NodeService",

@@ -24,7 +24,7 @@ typedef enum {
     CLASSES
 } Class;
 
-enum { LOOP_NOW_MS };
+enum { LOOP_NOW_MS, LOOP_HANDLERS, LOOP_EPOLL_DESCRIPTOR, LOOP_WAKEUP };
 enum { OUTBOX_DIRTY };
 enum {
     STREAM_LOOP, STREAM_OUTBOX, STREAM_DESCRIPTOR, STREAM_IS_OPEN, STREAM_UNSENT_BYTES, STREAM_QUEUED_BYTES,
@@ -32,7 +32,7 @@ enum {
 };
 enum {
     CLIENT_SLOTS, CLIENT_REPLY_BYTES, CLIENT_WINDOW, CLIENT_HELD_BYTES, CLIENT_TAKEN_BYTES,
-    CLIENT_LAST_ACTIVE_MS, CLIENT_TAIL, CLIENT_IS_SPECIAL
+    CLIENT_LAST_ACTIVE_MS, CLIENT_TAIL, CLIENT_IS_SPECIAL, CLIENT_WAY
 };
 enum { SLOT_CONNECTION, SLOT_REPLY };
 enum { TOKENS_BOUNDARIES, TOKENS_IDS };
@@ -114,6 +114,11 @@ set_flag(PyObject *object, Class cls, int field, int flag)
 
 /* An instance of a named tuple; the items' references are taken over, also on failure. */
 PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items);
+
+/* --- the loop (loop.c) ------------------------------------------------------------------------- */
+
+int64_t steady_ms(void); /* as clock.steady_ms */
+PyObject *lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- hashing (sha1.c) ----------------------------------------------------------------------- */
 

@@ -3,6 +3,8 @@
 
 static PyMethodDef methods[] = {
     {"bind", lane_bind, METH_O, "bind(cls): find the slots of a class that C works on."},
+    {"turn", (PyCFunction)(void (*)(void))lane_turn, METH_FASTCALL,
+     "turn(loop, timeout_ms): wait for descriptors, and wake whom they concern."},
     {"hash_of", lane_hash_of, METH_O, "hash_of(key): the key's token as bytes."},
     {"flush", lane_flush, METH_O, "flush(streams): send what has collected."},
     {"complete", lane_complete, METH_O, "complete(waiters): give each of (offset, slot, reply) its reply."},

@@ -6,7 +6,6 @@
 #include "lane.h"
 #include <errno.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define TAIL_BYTES_MAX (64 * 1024) /* an unfinished request that is longer goes the long way */
 #define TOKEN_BYTES 8
@@ -38,14 +37,6 @@ names(void)
     name_frozen = PyUnicode_InternFromString("frozen");
     ok_reply = PyBytes_FromString("+OK\r\n");
     return PyErr_Occurred() ? -1 : 0;
-}
-
-static int64_t
-steady_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* --- from a key to the replica that leads it ------------------------------------------------------ */
@@ -406,10 +397,7 @@ receive(PyObject *connection, uint8_t *buffer)
     int descriptor = (int)number_at(connection, STREAM, STREAM_DESCRIPTOR);
     PyObject *tail = slot_of(connection, CLIENT, CLIENT_TAIL);
     size_t kept = (size_t)PyBytes_GET_SIZE(tail);
-    ssize_t received;
-    Py_BEGIN_ALLOW_THREADS
-    received = recv(descriptor, buffer + kept, RECEIVE_BYTES, MSG_DONTWAIT);
-    Py_END_ALLOW_THREADS
+    ssize_t received = recv(descriptor, buffer + kept, RECEIVE_BYTES, MSG_DONTWAIT);
     if (received <= 0)
         return received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -1;
     if (kept > 0) {

@@ -71,10 +71,7 @@ flush_one(PyObject *stream, char *buffer)
     int descriptor = (int)number_at(stream, STREAM, STREAM_DESCRIPTOR);
     set_flag(stream, STREAM, STREAM_IS_DIRTY, 0);
     PyObject *output = Py_NewRef(slot_of(stream, STREAM, STREAM_OUTPUT)); /* `data` may lie in it */
-    ssize_t sent;
-    Py_BEGIN_ALLOW_THREADS
-    sent = send(descriptor, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    Py_END_ALLOW_THREADS
+    ssize_t sent = send(descriptor, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
     int result;
     if (sent == (ssize_t)size) {
         result = PyList_SetSlice(output, 0, PyList_GET_SIZE(output), NULL);

@@ -95,7 +95,7 @@ class ClientConnection(Stream):
 
     __slots__ = (
         *("session", "last_active_ms", "slots", "held_bytes", "taken_bytes", "reply_bytes", "window"),
-        *("tail", "is_special", "_front", "_parser", "_backlog"),
+        *("tail", "is_special", "way", "_front", "_parser", "_backlog"),
     )
 
     def __init__(self, front: Front, connection: socket.socket, address: str) -> None:
@@ -105,6 +105,7 @@ class ClientConnection(Stream):
         self.slots: deque[Slot] = deque()
         self.tail = b""  # the beginning of a request that the short way has read
         self.is_special = True  # what comes next needs the parser: at first, it decides how the client speaks
+        self.way = front.way
         self._front = front
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
@@ -112,10 +113,6 @@ class ClientConnection(Stream):
         self.taken_bytes = 0  # of requests, since nothing was unanswered
         self.reply_bytes = OUTPUT_SOFT_BYTES // _FIRST_WINDOW  # how large answers have been of late
         self.window = _FIRST_WINDOW  # commands that may be under way, given that
-
-    def readable(self) -> None:
-        if not self._front.take_the_short_way(self):
-            super().readable()
 
     def received(self, data: bytes) -> None:
         self.last_active_ms = self.loop.now_ms
@@ -213,8 +210,9 @@ class ClientConnection(Stream):
 
 bind(ClientConnection)
 
-ShortWay = Callable[[ClientConnection, list[int]], bool]
-"""Reads from a connection, executes what is plain and counts it, or returns False; see `fortdb.native`."""
+Way = tuple[Callable[..., bool], object, list[int]]
+"""A function in C that reads from a connection and executes what is plain, or returns False; the service whose
+state it works on; how many GETs and SETs went that way. Called by the loop; see `fortdb.native`."""
 
 
 class Front:
@@ -230,7 +228,7 @@ class Front:
         port: int,
         connections_max: int,
         idle_ms_max: int,
-        short_way: ShortWay | None = None,
+        way: Callable[[list[int]], Way | None] = lambda counts: None,
     ) -> None:
         self.loop = loop
         self.outbox = outbox
@@ -241,15 +239,11 @@ class Front:
         self.connections_total = 0
         self.refused_total = 0
         self._service = service
-        self._short_way = short_way
+        self.way = way(self.plain_counts)
         self.connections_max = connections_max
         self.idle_ms_max = idle_ms_max
         self.listener = Listener(loop, host, port, "client.port", self._accept)
         loop.call_every(_SWEEP_MS, self._sweep)
-
-    def take_the_short_way(self, connection: ClientConnection) -> bool:
-        """Read from the connection, and execute what is plain, if that can be done; else False."""
-        return self._short_way is not None and self._short_way(connection, self.plain_counts)
 
     def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
         """One command of one client."""

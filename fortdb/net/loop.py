@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fortdb.clock import steady_ms
-from fortdb.native import bind
+from fortdb.native import bind, lane
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -36,23 +36,24 @@ class Handler(Protocol):
 class Loop:
     """Runs until `stop`. Exceptions of handlers and ticks end it: they are defects or a failed disk."""
 
-    __slots__ = ("__dict__", "now_ms")
+    __slots__ = ("__dict__", "epoll_descriptor", "handlers", "now_ms", "wakeup")
 
     def __init__(self) -> None:
         self.now_ms = steady_ms()
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        self.epoll_descriptor = self._epoll.fileno()
+        self.handlers: dict[int, Handler] = {}
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._calls: deque[Callable[[], None]] = deque()
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wakeup, READ)
+        self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self.wakeup, READ)
         self._running = False
         self._again = False
 
     def register(self, descriptor: int, handler: Handler, events: int = READ) -> None:
         """Watch a descriptor."""
-        self._handlers[descriptor] = handler
+        self.handlers[descriptor] = handler
         self._epoll.register(descriptor, events)
 
     def modify(self, descriptor: int, events: int) -> None:
@@ -61,13 +62,13 @@ class Loop:
 
     def unregister(self, descriptor: int) -> None:
         """Stop watching."""
-        del self._handlers[descriptor]
+        del self.handlers[descriptor]
         self._epoll.unregister(descriptor)
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Run `call` on the loop's thread; from any thread."""
         self._calls.append(call)
-        os.eventfd_write(self._wakeup, 1)
+        os.eventfd_write(self.wakeup, 1)
 
     def call_next(self, call: Callable[[], None]) -> None:
         """Run `call` in this tick or the next; from the loop's own thread."""
@@ -94,23 +95,30 @@ class Loop:
         """Serve until stopped."""
         self._running = True
         while self._running:
-            events = self._epoll.poll(self._timeout_s())
-            self.now_ms = steady_ms()
-            for descriptor, event in events:
-                handler = self._handlers.get(descriptor)
-                if handler is None:
-                    if descriptor == self._wakeup:
-                        os.eventfd_read(self._wakeup)
-                    continue
-                if event & (READ | _FAILED):
-                    handler.readable()
-                if event & WRITE and descriptor in self._handlers:
-                    handler.writable()
+            if lane is None:
+                self._turn()
+            else:
+                lane.turn(self, self._timeout_ms())
             while self._calls:
                 self._calls.popleft()()
             while self._timers and self._timers[0][0] <= self.now_ms:
                 heapq.heappop(self._timers)[2]()
             on_tick()
+
+    def _turn(self) -> None:
+        """Wait for descriptors, and wake whom they concern."""
+        events = self._epoll.poll(self._timeout_ms() / 1000)
+        self.now_ms = steady_ms()
+        for descriptor, event in events:
+            handler = self.handlers.get(descriptor)
+            if handler is None:
+                if descriptor == self.wakeup:
+                    os.eventfd_read(self.wakeup)
+                continue
+            if event & (READ | _FAILED):
+                handler.readable()
+            if event & WRITE and descriptor in self.handlers:
+                handler.writable()
 
     def stop(self) -> None:
         """Let `run` return after the present tick."""
@@ -119,15 +127,15 @@ class Loop:
     def close(self) -> None:
         """Release the loop's descriptors."""
         self._epoll.close()
-        os.close(self._wakeup)
+        os.close(self.wakeup)
 
-    def _timeout_s(self) -> float:
+    def _timeout_ms(self) -> int:
         if self._again or self._calls:
             self._again = False
             return 0
         if not self._timers:
-            return _IDLE_WAIT_MS / 1000
-        return max(0, min(_IDLE_WAIT_MS, self._timers[0][0] - steady_ms())) / 1000
+            return _IDLE_WAIT_MS
+        return max(0, min(_IDLE_WAIT_MS, self._timers[0][0] - steady_ms()))
 
 
 bind(Loop)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
 from fortdb.native import lane
-from fortdb.net.front import ClientConnection, ShortWay, Slot
+from fortdb.net.front import ClientConnection, Slot, Way
 from fortdb.net.gather import Gather, sum_of
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
@@ -37,12 +37,10 @@ class NodeClients:
         self._describe = describe
         self._information = information
         self._settings = settings
-        self.short_way: ShortWay | None = None if lane is None else self._short_way
 
-    def _short_way(self, connection: ClientConnection, counts: list[int]) -> bool:
-        assert lane is not None
-        looked_after: bool = lane.receive(connection, self._service, counts)
-        return looked_after
+    def way(self, counts: list[int]) -> Way | None:
+        """The short way of plain requests, where there is one."""
+        return None if lane is None else (lane.receive, self._service, counts)
 
     def information(self) -> Mapping[str, Mapping[str, object]]:
         """The sections of `INFO`."""

@@ -117,7 +117,7 @@ class Node:
             port=config.client.port,
             connections_max=config.client.connections_max,
             idle_ms_max=config.client.idle_ms_max,
-            short_way=clients.short_way,
+            way=clients.way,
         )
         self.status = StatusServer(
             config.status.host,

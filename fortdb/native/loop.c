@@ -1,0 +1,103 @@
+/* The turn of the loop: waiting for descriptors, and waking who is registered for them. */
+#include "lane.h"
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#define EVENTS_MAX 1024 /* taken in one turn; the kernel keeps the others and goes round */
+
+int64_t
+steady_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A client's connection has its way: (function, service, counts), to be called with the connection before
+ * them. True if it looked after what arrived. */
+static int
+take_way(PyObject *connection)
+{
+    PyObject *way = slot_of(connection, CLIENT, CLIENT_WAY);
+    if (way == NULL || !PyTuple_CheckExact(way) || PyTuple_GET_SIZE(way) != 3)
+        return 0;
+    PyObject *const args[] = {connection, PyTuple_GET_ITEM(way, 1), PyTuple_GET_ITEM(way, 2)};
+    PyObject *result = PyObject_Vectorcall(PyTuple_GET_ITEM(way, 0), args, 3, NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : result == Py_True;
+}
+
+static int
+call(PyObject *handler, const char *method)
+{
+    PyObject *done = PyObject_CallMethod(handler, method, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static int
+wake(PyObject *handlers, PyObject *descriptor, PyObject *handler, uint32_t events)
+{
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+        int looked_after = is_a(handler, CLIENT) ? take_way(handler) : 0;
+        if (looked_after < 0 || (looked_after == 0 && call(handler, "readable") < 0))
+            return -1;
+    }
+    if (events & EPOLLOUT) {
+        int is_there = PyDict_Contains(handlers, descriptor);
+        if (is_there < 0 || (is_there > 0 && call(handler, "writable") < 0))
+            return -1;
+    }
+    return 0;
+}
+
+static int
+note_time(PyObject *loop)
+{
+    return set_number(loop, LOOP, LOOP_NOW_MS, steady_ms());
+}
+
+/* turn(loop, timeout_ms): one wait, and everybody woken whom it concerns. */
+PyObject *
+lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    static const Class needed[] = {LOOP, CLIENT};
+    struct epoll_event events[EVENTS_MAX];
+    if (count != 2 || !all_bound(needed, 2) || !is_a(args[0], LOOP))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "turn(loop, timeout_ms)");
+    PyObject *loop = args[0], *handlers = slot_of(loop, LOOP, LOOP_HANDLERS);
+    int epoll = (int)number_at(loop, LOOP, LOOP_EPOLL_DESCRIPTOR);
+    int wakeup = (int)number_at(loop, LOOP, LOOP_WAKEUP);
+    long timeout_ms = PyLong_AsLong(args[1]);
+    if (timeout_ms == -1 && PyErr_Occurred())
+        return NULL;
+    int ready;
+    Py_BEGIN_ALLOW_THREADS
+    ready = epoll_wait(epoll, events, EVENTS_MAX, (int)timeout_ms);
+    Py_END_ALLOW_THREADS
+    if (ready < 0 && errno != EINTR)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (PyErr_CheckSignals() < 0 || note_time(loop) < 0)
+        return NULL;
+    for (int at = 0; at < ready; at++) {
+        int descriptor = events[at].data.fd;
+        PyObject *key = PyLong_FromLong(descriptor);
+        PyObject *handler = key == NULL ? NULL : PyDict_GetItemWithError(handlers, key);
+        int result = PyErr_Occurred() ? -1 : 0;
+        if (handler != NULL) {
+            Py_INCREF(handler);
+            result = wake(handlers, key, handler, events[at].events);
+            Py_DECREF(handler);
+        }
+        else if (result == 0 && descriptor == wakeup) {
+            eventfd_t calls;
+            eventfd_read(wakeup, &calls);
+        }
+        Py_XDECREF(key);
+        if (result < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
