@@ -15,7 +15,7 @@ Bound bound[CLASSES] = {
     [TOKENS] = {"TokenMap", {"boundaries", "ids"}},
     [SERVICE] = {"NodeService",
                  {"loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched"}},
-    [HOSTED] = {"Hosted", {"replica", "held", "serve_until_ms", "proposed_offset"}},
+    [HOSTED] = {"Hosted", {"replica", "held", "serve_until_ms"}},
     [REPLICA] = {"Replica", {"leading"}},
     [LEADER] = {"Leader",
                 {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",

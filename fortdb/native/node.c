@@ -275,8 +275,8 @@ await(Turn *turn, PyObject *hosted, PyObject *leader, PyObject *offset)
     Py_XDECREF(done);
     if (done == NULL)
         return -1;
-    if (number_at(hosted, HOSTED, HOSTED_PROPOSED_OFFSET) == PyLong_AsLongLong(offset))
-        return 0;
+    if (PyList_GET_SIZE(slot_of(leader, LEADER, LEADER_PROPOSAL)) > 1)
+        return 0; /* the first of the entry has seen to it */
     done = PyObject_CallMethodOneArg(hosted, name_began, offset);
     Py_XDECREF(done);
     if (done == NULL)

@@ -224,6 +224,7 @@ class Control:
         )
         if change is not None:
             log.info("isr_change", partition=hosted.replica.name, isr=",".join(sorted(change.isr)))
+            self._service.refresh(hosted)  # who joins has to promise, too, from now on
             self._ask(hosted, change)
             return
         leader.ask_again(now_ms)

@@ -179,10 +179,13 @@ class Links:
 
     def send_all(self, outbox: list[tuple[str, Message]]) -> None:
         """Messages of a leader to its followers; dropped where the link is down."""
+        encoded, frame = None, b""
         for node, message in outbox:
+            if message is not encoded:  # followers mostly get the same one
+                encoded, frame = message, encode(message)
             link = self._followers.get(node)
             if link is not None:
-                link.write(encode(message))
+                link.write(frame)
         outbox.clear()
 
     def answer_all(self, outbox: list[tuple[str, Message]]) -> None:

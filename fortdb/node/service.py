@@ -120,8 +120,18 @@ class Hosted:
     """A replica and what this node keeps beside its state machine."""
 
     __slots__ = (
-        *("replica", "token_ranges", "ranges", "segments", "held", "serve_until_ms", "senders", "install"),
-        *("proposed", "proposed_offset", "change_under_way", "may_return_ms"),
+        *(
+            "replica",
+            "token_ranges",
+            "ranges",
+            "segments",
+            "held",
+            "members",
+            "serve_until_ms",
+            "senders",
+            "install",
+        ),
+        *("proposed", "change_under_way", "may_return_ms"),
     )
 
     def __init__(self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]) -> None:
@@ -131,18 +141,18 @@ class Hosted:
         self.segments = Segments()
         self.held: deque[Held] = deque()
         self.serve_until_ms = 0  # requests are executed before this moment
+        self.members: frozenset[tuple[str, str]] = frozenset()  # whose promises that rests upon
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
         self.proposed: deque[Proposed] = deque()  # entries that wait for a commit
-        self.proposed_offset = 0  # of the newest of them
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
 
     def began(self, offset: int) -> None:
         """A write was proposed; those with one offset count as begun with the first."""
-        if offset != self.proposed_offset:
-            self.proposed_offset = offset
-            self.proposed.append(Proposed(perf_counter(), offset))
+        proposed = self.proposed
+        if not proposed or proposed[-1].offset != offset:
+            proposed.append(Proposed(perf_counter(), offset))
 
 
 bind(Hosted)
@@ -467,15 +477,21 @@ class NodeService:
         leader = replica.leading
         if leader is not None:
             leader.seal(self._wall_ms)
-            partition = replica.partition
-            leader.pump(lambda first, last, bytes_max: self.engine.entries(partition, first, last, bytes_max))
-            self._send_snapshots(hosted, leader)
+            if leader.progress:
+                self._feed_followers(hosted, leader)
+            if leader.outbox:
+                self.links.send_all(leader.outbox)
             self._answer(hosted, leader)
-            self.links.send_all(leader.outbox)
-        self.links.answer_all(replica.replies)
+        if replica.replies:
+            self.links.answer_all(replica.replies)
         for waiter in replica.abandoned:
             waiter.slot.abandon(self._lost_leadership(replica), replica.epoch, replica.leader_name)
         replica.abandoned.clear()
+
+    def _feed_followers(self, hosted: Hosted, leader: Leader) -> None:
+        partition = hosted.replica.partition
+        leader.pump(lambda first, last, bytes_max: self.engine.entries(partition, first, last, bytes_max))
+        self._send_snapshots(hosted, leader)
 
     def _lost_leadership(self, replica: Replica) -> OutcomeUnknown:
         return OutcomeUnknown(
@@ -511,7 +527,20 @@ class NodeService:
             if replica.log.commit > replica.log.applied and replica.log.pending:
                 self.touch(hosted)
                 self.loop.tick_again()
-            self.refresh(hosted)
+            if hosted.held or not self._knows_until_when(hosted):
+                self.refresh(hosted)
+
+    def _knows_until_when(self, hosted: Hosted) -> bool:
+        """Whether `refresh` was called since something changed that only a tick brings. Leases, promises and
+        records call it themselves, and a sweep does ten times a second."""
+        leader = hosted.replica.leading
+        if leader is None:
+            return hosted.serve_until_ms == 0
+        return (
+            hosted.serve_until_ms > 0
+            and leader.transfer_to is None
+            and hosted.members is leader.in_sync.members()
+        )
 
     def _answer(self, hosted: Hosted, leader: Leader) -> None:
         answers = leader.take_answers()
@@ -542,6 +571,7 @@ class NodeService:
             hosted.serve_until_ms = 0
         else:
             until_ms = leader.lease_until_ms(self.lease_until_ms)
+            hosted.members = leader.in_sync.members()
             hosted.serve_until_ms = until_ms - self.settings.lease_margin_ms
         if leader is not None and leader.ready_to_hand_over():
             self.ready_to_hand_over(hosted, leader)

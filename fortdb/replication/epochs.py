@@ -11,11 +11,10 @@ history travels, so that KIP-279's repeated questions are not needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class LogShape:
+class LogShape(NamedTuple):
     """A log's outline. `epochs` are (epoch, first offset), ascending, all after `base_offset`."""
 
     base_offset: int = 0

@@ -265,8 +265,9 @@ class Leader:
             progress.caught_up_ms = now_ms
 
     def pump(self, read_log: ReadLog) -> None:
-        """Send every follower what it lacks, within its flight window."""
-        log = self.log
+        """Send every follower what it lacks, within its flight window. Followers that lack the same get the
+        same message."""
+        log, made = self.log, dict[int, Append]()
         for node, progress in self.progress.items():
             while (
                 progress.phase is Phase.STREAM
@@ -276,23 +277,21 @@ class Leader:
                 if progress.next <= log.shape.base_offset:
                     progress.needs_snapshot()
                     break
-                self._send_from(node, progress, read_log)
+                message = made.get(progress.next)
+                if message is None:
+                    message = made[progress.next] = self._entries_from(progress.next, read_log)
+                self.outbox.append((node, message))
+                progress.sent(len(message.entries), sum(map(len, message.entries)))
 
-    def _send_from(self, node: str, progress: Progress, read_log: ReadLog) -> None:
-        log, previous = self.log, progress.next - 1
+    def _entries_from(self, offset: int, read_log: ReadLog) -> Append:
+        log = self.log
         first_pending = log.pending[0].offset if log.pending else log.last_offset + 1
-        if progress.next < first_pending:
-            entries = read_log(progress.next, first_pending - 1, CATCH_UP_BYTES)
+        if offset < first_pending:
+            entries = read_log(offset, first_pending - 1, CATCH_UP_BYTES)
         else:
-            entries = _slice(log.pending, progress.next - first_pending)
-        epoch = log.shape.epoch_at(previous)
-        self.outbox.append(
-            (
-                node,
-                Append(self.partition, self.epoch, previous, epoch, log.commit, entries),
-            )
-        )
-        progress.sent(len(entries), sum(map(len, entries)))
+            entries = _slice(log.pending, offset - first_pending)
+        epoch = log.shape.epoch_at(offset - 1)
+        return Append(self.partition, self.epoch, offset - 1, epoch, log.commit, entries)
 
     # --- commit -------------------------------------------------------------------------------------
 
