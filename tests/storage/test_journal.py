@@ -16,6 +16,7 @@ from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.segments import HEADER_BYTES, RECORD_BYTES, used_bytes
 from tests.storage.engines import flip_bit, wait_until
 
+FAILURES: list[Exception] = []  # of the journals' threads
 PAGE = 4096
 SMALL = HEADER_BYTES + 2 * PAGE
 
@@ -23,7 +24,7 @@ SMALL = HEADER_BYTES + 2 * PAGE
 def open_journal(directory: Path, segment_bytes: int = SMALL, after: int = 0) -> Journal:
     recovered = Recovered(directory, after, 0)
     return Journal(
-        directory, recovered, segment_bytes=segment_bytes, segments_max=4, sync=True, failed=pytest.fail
+        directory, recovered, segment_bytes=segment_bytes, segments_max=4, sync=True, failed=FAILURES.append
     )
 
 
@@ -36,6 +37,13 @@ def batches(directory: Path, after: int = 0, use: int = 0) -> list[bytes]:
 
 def payload(number: int, size: int = 100) -> bytes:
     return random.Random(number).randbytes(size)
+
+
+@pytest.fixture(autouse=True)
+def nothing_fails_in_another_thread() -> Iterator[None]:
+    FAILURES.clear()
+    yield
+    assert FAILURES == []
 
 
 @pytest.fixture
