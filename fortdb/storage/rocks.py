@@ -1,37 +1,50 @@
-"""The storage engine on RocksDB (through `rocksdict`, raw mode).
+"""The storage engine: a journal of our own, tables in memory, and RocksDB below them.
 
-All replicas of a node share one database with four column families (see `tuning.py`), so one batch
-with one fsync of the write-ahead log covers everything a tick did, wholly or not at all.
+All replicas of a node share one engine, so one batch with one fsync covers everything a tick did, wholly
+or not at all. The way of a batch:
 
-What recovery does, as measured: with RocksDB's default a damaged record in the write-ahead log
-silently drops everything after it. Here a record whose checksum is wrong, wherever it is, makes
-opening fail, and only a log that ends in the middle of a record (the process died while it wrote,
-so nobody was told that the record is safe) is opened without that record. Caveats:
+1. `write` appends it to the journal (`journal.py`) and syncs that, if it is asked to.
+2. It goes into the active table (`table.py`). `get` looks into the active table, then into the frozen
+   one, then into RocksDB.
+3. A table that is full is frozen and moved into RocksDB's memory, while a new one fills: by another thread,
+   which uses the time in which this one waits for the disk, and by the writes themselves, as far as that is
+   not enough. What is moved is always on the disk in the journal.
+4. When the journal has grown to `memtable_bytes`, another thread has RocksDB flush, with a marker that says
+   how far the journal is contained (`database.py`). The journal's files before that are used again.
 
-* Damage that looks exactly like a torn end cannot be told from one: a record header in the last
-  32 KiB block turned to zeros or to a length beyond the end of the file, or a file cut short.
-  That is one reason why a node that was not stopped cleanly leaves every in-sync set (rule 9). A
-  clean stop leaves an empty write-ahead log behind.
+Whoever walks over keys, instead of reading one, first has moved into RocksDB what the walk could miss, and
+only that: the data, or the logs and the expiry notes. There are no iterators over both.
+
+Opening plays the journal from the marker on. That costs what the journal's size costs, and nothing that
+grows with the number of keys. Caveats:
+
+* What a damaged journal can look like, and what is noticed of it, is told in `journal.py`.
 * A write that raised may or may not be there after a restart, as a whole.
 * An engine that failed stays failed. RocksDB can resume from some errors by itself, but after a
   failed fsync nobody knows which pages are on disk; only reading them anew, at a start, tells.
+* What fails in another thread is told by the next call. A walk on another thread (`count`) holds up
+  writes while it moves what is in memory, which is bounded (`_TABLE_BYTES_MAX`).
+* A batch becomes visible at once to its own thread. Another one may see part of it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from time import sleep
 from typing import NoReturn
 from weakref import WeakSet
 
-from rocksdict import Cache, DbClosedError, Rdict, WriteBatch, WriteOptions
+from rocksdict import Cache, DbClosedError
 
 from fortdb.errors import DiskFull, StorageFailed
-from fortdb.storage.batch import Handles, RocksBatch
+from fortdb.storage.batch import DELETE_DATA_RANGE, RocksBatch, decode_batch
+from fortdb.storage.database import Database, Marker
 from fortdb.storage.engine import Batch, EngineStats, ReplicaState
+from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.keys import (
     expiry_position,
     expiry_prefix,
@@ -41,12 +54,23 @@ from fortdb.storage.keys import (
     partition_key,
 )
 from fortdb.storage.states import decode_state
-from fortdb.storage.tuning import DATA, EXPIRY, FAMILIES, LOG, STATE, database_options, family_options
+from fortdb.storage.table import Table
+from fortdb.storage.tuning import DATA, EXPIRY, LOG, STATE
 from fortdb.storage.walk import Walk
+from fortdb.storage.worker import Worker
+
+JOURNAL_DIRECTORY = "journal"
+"""Beside RocksDB's files."""
 
 _OFFSET_MAX = (1 << 64) - 1
 _EXPIRY_PREFIX_BYTES = 10
 _UNBOUNDED = 1 << 62
+_ABSENT = object()
+
+_SEGMENT_BYTES_MIN, _SEGMENT_BYTES_MAX = 1 << 20, 16 << 20
+_SEGMENTS_BESIDE = 4  # the active one, two that are ready, and one that fills while RocksDB flushes
+_TABLE_BYTES_MAX = 8 << 20  # moving it takes some ten milliseconds, which a walk may have to wait for
+_PAUSE_S = 0.00005  # long enough to wake a thread that waits for the interpreter
 
 _FULL = ("No space left", "quota exceeded")
 _HELD = ("While lock file", "lock hold by current process")
@@ -66,7 +90,8 @@ class _Guard:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        del trace  # see `_give_up`
         if isinstance(error, Exception):
             self._fail(error)
 
@@ -91,57 +116,242 @@ class RocksCursor:
 class RocksEngine:
     """`Engine` on one directory. Any thread may call; a second process on the directory is refused.
 
-    `cache_bytes` bounds blocks, indexes and filters in memory, `memtable_bytes` what is not yet in
-    files (about twice that while flushing) and with it the replay at a start. Without `sync` nothing
-    waits for the disk, whatever `write` is told: for tests and bulk loads that can be repeated.
-    Raises `StorageFailed` if the directory cannot be opened as it is, `DiskFull` if it is full.
+    `cache_bytes` bounds blocks, indexes and filters in memory; `memtable_bytes` what is not yet in RocksDB's
+    files (about twice that while flushing), the journal's size on the disk, and with it the replay at a
+    start. Without `sync` nothing waits for the disk, whatever `write` is told: for tests and bulk loads that
+    can be repeated. `table_bytes` and `segment_bytes` follow from `memtable_bytes` unless a test says
+    otherwise. Raises `StorageFailed` if the directory cannot be opened as it is, `DiskFull` if it is full.
     """
 
-    def __init__(self, path: Path, *, cache_bytes: int, memtable_bytes: int, sync: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cache_bytes: int,
+        memtable_bytes: int,
+        sync: bool = True,
+        table_bytes: int | None = None,
+        segment_bytes: int | None = None,
+    ) -> None:
         self.path = path
         self.table: dict[bytes, bytes | None] = {}
         self.frozen: dict[bytes, bytes | None] = {}
         self.failure: str | None = None
+        # A key's newest value is in the first of `table`, `frozen` and RocksDB that knows the key; None
+        # stands for one that was deleted. Plain dictionaries, for whoever reads them without `get`; other
+        # objects take their places at any time, and only a value (no absence) may be kept across a write.
+        # Both are empty once the engine failed or was closed, so that RocksDB's place is asked, and refuses.
+        self._active = Table()
+        self.table: dict[bytes, bytes | None] = self._active.data
+        self.frozen: dict[bytes, bytes | None] = {}
+        self._frozen: Table | None = None  # what `frozen` belongs to; None once all of it is in RocksDB
+        self._moved_through = 0  # all batches up to this one are in RocksDB, if not on the disk there
+        self._refuses = False
         self._failed_as: type[StorageFailed] = StorageFailed
-        self._closing = Lock()
+        # Taken in this order. `_writing`: the journal, the active table, and which one is frozen.
+        # `_moving`: moving a piece of a table. Apart from these: `_flushing`.
+        self._closing, self._writing, self._moving, self._flushing = Lock(), Lock(), Lock(), Lock()
         self._guard = _Guard(self._fail)
         self._cursors: WeakSet[RocksCursor] = WeakSet()
         self._cache = Cache(cache_bytes)
+        self._journal_bytes_max = memtable_bytes
+        self._flushed_at_use = 0
+        self._table_bytes = table_bytes or min(memtable_bytes // 4, _TABLE_BYTES_MAX)
+        segment_bytes = segment_bytes or min(max(memtable_bytes // 4, _SEGMENT_BYTES_MIN), _SEGMENT_BYTES_MAX)
         try:
-            _make_database(path, self._cache, memtable_bytes)
-            self._database = _open_database(path, self._cache, memtable_bytes, create=False)
+            self._database = Database(path, self._cache, memtable_bytes)
         except Exception as error:  # noqa: BLE001  RocksDB raises nothing more special
             self._fail_to_open(error)
-        database = self._database
-        self._families = {name: database.get_column_family(name) for name in FAMILIES}
-        self._handles = Handles(database)
-        self._synced = WriteOptions()
-        self._synced.sync = sync
-        self._unsynced = WriteOptions()
-        # Bound once: these two are the hot path. A failure or `close` puts `_refuse` in their place.
-        self._get: Callable[[bytes], bytes | None] = self._families[DATA].get
-        self._write: Callable[[WriteBatch, WriteOptions], None] = database.write
+        # Bound once: this is the hot path. A failure or `close` puts `_refuse` in its place.
+        self._get: Callable[[bytes], bytes | None] = self._database.families[DATA].get
+        try:
+            self._journal = self._recover(segment_bytes, sync)
+        except BaseException:
+            self._database.close(failed=True)
+            raise
+        self._mover = Worker("mover", self._move_gently, self._fail_later)
+        self._flusher = Worker("flusher", self._flush, self._fail_later)
 
     # The hot path.
 
     def get(self, key: bytes) -> bytes | None:
         """The value under a data key."""
-        try:
-            return self._get(key)
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
+        value = self.table.get(key, _ABSENT)
+        if value is _ABSENT:
+            value = self.frozen.get(key, _ABSENT)
+            if value is _ABSENT:
+                try:
+                    return self._get(key)
+                except Exception as error:  # noqa: BLE001
+                    self._fail(error)
+        return value  # type: ignore[return-value]  # the one object that it could be is ruled out
 
     def batch(self) -> RocksBatch:
         """A new, empty batch."""
-        return RocksBatch(self._handles)
+        return RocksBatch()
 
     def write(self, batch: Batch, sync: bool) -> None:
-        """Make the batch visible; with `sync`, return only once it is on disk."""
+        """Make the batch visible; with `sync`, return only once it is on disk, with all before it."""
         assert isinstance(batch, RocksBatch)
-        try:
-            self._write(batch.raw, self._synced if sync else self._unsynced)
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
+        with self._writing:
+            self._refuse_if_failed()
+            size = 0
+            try:
+                if not batch.is_empty():
+                    payload = batch.encode()
+                    size = len(payload)
+                    self._journal.append(payload)
+                if sync:
+                    self._journal.sync()
+            except OSError as error:
+                self._fail(error)
+            if batch.ranges:
+                self._delete_ranges(batch.ranges)
+            if size:
+                self._active.add(batch, self._journal.sequence, size)
+                self._bound_memory()
+                self._bound_journal()
+
+    # Between memory and RocksDB. Called with `_writing` held, unless they say otherwise.
+
+    def _bound_memory(self) -> None:
+        """Freeze a table that is full. While the next one fills, the frozen one is moved as fast at least:
+        what the other thread does not get done meanwhile is done here, a little with every write."""
+        share = self._active.size_bytes / self._table_bytes
+        if share >= 1:
+            self._freeze()
+        elif (frozen := self._frozen) is not None:
+            while frozen.share_left() > 1 - share and self._move_piece():
+                pass
+
+    def _freeze(self) -> None:
+        """Have the active table moved, and begin a new one. What moves is on the disk in the journal before."""
+        self._move_frozen()
+        with self._guard:
+            self._journal.sync()
+        self._active.freeze()
+        self._frozen = self._active
+        self.frozen = self._active.data
+        self._active = Table()
+        self.table = self._active.data
+        if self._refuses:  # another thread found out meanwhile
+            self._stop_answering()
+            self._refuse()
+        self._mover.wake()
+
+    def _bound_journal(self) -> None:
+        """Once for each segment that is too many, have it flushed."""
+        journal = self._journal
+        if journal.living_bytes > self._journal_bytes_max and journal.use != self._flushed_at_use:
+            self._flushed_at_use = journal.use
+            self._flusher.wake()
+
+    def _move_gently(self) -> None:
+        """Move the frozen table, letting everybody else at the interpreter between the pieces. The other
+        thread's."""
+        while self._move_piece():
+            sleep(_PAUSE_S)
+
+    def _move_frozen(self) -> None:
+        """Return once the frozen table is moved. Any thread."""
+        while self._move_piece():
+            pass
+
+    def _move_piece(self) -> bool:
+        """Move a piece of the frozen table; whether there may be more. Any thread, `_writing` or not."""
+        with self._guard, self._moving:
+            frozen = self._frozen
+            if frozen is None:
+                return False
+            if frozen.operations:
+                self._move_operations_of(frozen)
+            elif data := frozen.next_data():
+                self._database.write_data(data)
+            else:
+                self._database.write(frozen.changed_states())
+                self._moved_through = frozen.through
+                self.frozen = {}
+                self._frozen = None
+            return True
+
+    def _move_operations_of(self, table: Table) -> None:
+        """A piece of them. `_moving` is held, and nobody adds to the table meanwhile."""
+        operations = table.first_operations()
+        self._database.write(operations)
+        table.forget_operations(len(operations))
+
+    def _move_data(self) -> None:
+        """Have all data in RocksDB, for a walk."""
+        if not self._active.is_empty():
+            self._freeze()
+        self._move_frozen()
+
+    def _move_operations(self) -> None:
+        """Have all logs and expiry notes in RocksDB, for a walk."""
+        with self._guard:
+            self._journal.sync()
+            for table in (self._frozen, self._active):
+                while table is not None and table.operations:
+                    with self._moving:
+                        self._move_operations_of(table)
+
+    def _move(self, family: str, until_ms: int = _OFFSET_MAX) -> None:
+        """Have in RocksDB what a walk over a family could miss; of expiry notes, those up to a time."""
+        if family == DATA:
+            self._move_data()
+            return
+        for table in (self._frozen, self._active):
+            if (
+                table is not None
+                and table.operations
+                and (family == LOG or table.earliest_note_ms <= until_ms)
+            ):
+                self._move_operations()
+                return
+
+    def _delete_ranges(self, ranges: list[tuple[bytes, bytes]]) -> None:
+        """In RocksDB at once, behind everything that was there before, and in the active table."""
+        self._move_frozen()
+        with self._guard:
+            self._journal.sync()
+            self._database.write((DELETE_DATA_RANGE, start, end) for start, end in ranges)
+        for start, end in ranges:
+            self._active.forget_range(start, end)
+
+    def _flush(self) -> None:
+        """Have on the disk in RocksDB what has been moved, and the journal's files before it used again.
+        The marker is fixed first: what is moved meanwhile is beyond it. It never goes back."""
+        with self._flushing:
+            marker = Marker(self._moved_through, self._journal.use)
+            self._database.flush(marker)
+            self._journal.release(marker.through)
+
+    def _recover(self, segment_bytes: int, sync: bool) -> Journal:
+        """Play what the journal has and RocksDB lacks, make that durable, and begin a new journal."""
+        directory = self.path / JOURNAL_DIRECTORY
+        with self._guard:
+            marker = self._database.marker()
+            try:
+                recovered = Recovered(directory, *(marker or (0, 0)))
+            except StorageFailed as error:
+                self._give_up(StorageFailed, f"in {self.path}, {error}. {_ADVICE['Corruption']}", error)
+            for stored in recovered.batches():
+                self._database.write(decode_batch(stored))
+            if recovered.last > (marker.through if marker else 0):
+                self._database.flush(Marker(recovered.last, recovered.use))
+            journal = Journal(
+                directory,
+                recovered,
+                segment_bytes=segment_bytes,
+                segments_max=self._journal_bytes_max // segment_bytes + _SEGMENTS_BESIDE,
+                sync=sync,
+                failed=self._fail_later,
+            )
+            if marker is None:  # from now on, a journal that is not there was lost
+                self._database.flush(Marker(recovered.last, journal.use))
+        self._moved_through = recovered.last
+        self._flushed_at_use = journal.use
+        return journal
 
     # Data.
 
@@ -205,14 +415,22 @@ class RocksEngine:
     def due(self, partition: int, until_ms: int, count: int) -> list[tuple[int, bytes]]:
         """Up to `count` (expiry_ms, data key) notes with `expiry_ms <= until_ms`, oldest first."""
         end = expiry_prefix(partition, until_ms + 1) if until_ms < _OFFSET_MAX else partition_end(partition)
-        notes = self.pairs(self._walk(EXPIRY, partition_key(partition), end), count, _UNBOUNDED)
+        walk = self._walk(EXPIRY, partition_key(partition), end, until_ms)
+        notes = self.pairs(walk, count, _UNBOUNDED)
         return [(expiry_position(key)[1], key[_EXPIRY_PREFIX_BYTES:]) for key, _ in notes]
 
     def states(self) -> Mapping[int, ReplicaState]:
         """The stored state of every replica, by partition id."""
-        pairs = self.pairs(self._walk(STATE, b"", partition_end(0xFFFF)), _UNBOUNDED, _UNBOUNDED)
+        with self._writing:
+            in_memory = {**(self._frozen.states if self._frozen else {}), **self._active.states}
+            walk = self._stand(STATE, b"", partition_end(0xFFFF))
+        stored = {**dict(self.pairs(walk, _UNBOUNDED, _UNBOUNDED)), **in_memory}
         try:
-            return {int.from_bytes(key, "big"): decode_state(value) for key, value in pairs}
+            return {
+                int.from_bytes(key, "big"): decode_state(state)
+                for key, state in sorted(stored.items())
+                if state is not None
+            }
         except StorageFailed as error:
             self._give_up(StorageFailed, f"in {self.path}, {error}. {_ADVICE['Corruption']}", error)
 
@@ -221,11 +439,12 @@ class RocksEngine:
     def stats(self) -> EngineStats:
         """Sizes; walks the directory, so once a second rather than once a request."""
         self._refuse_if_failed()
-        memory = self._cache.get_usage()
-        for family in self._families.values():
-            for name in ("rocksdb.size-all-mem-tables", "rocksdb.estimate-table-readers-mem"):
-                memory += family.property_int_value(name) or 0
-        return EngineStats(_bytes_under(self.path), self.bytes_free(), memory)
+        with self._guard:
+            memory = self._cache.get_usage() + self._database.bytes_in_memory() + self._active.size_bytes
+            on_disk = _bytes_under(self.path) + _bytes_under(self.path / JOURNAL_DIRECTORY)
+        if (frozen := self._frozen) is not None:
+            memory += frozen.size_bytes
+        return EngineStats(on_disk, self.bytes_free(), memory)
 
     def bytes_free(self) -> int:
         """Room on the file system for a process that is not root."""
@@ -244,28 +463,41 @@ class RocksEngine:
 
     def compact(self) -> None:
         """Rewrite everything, so that what was deleted leaves the disk. Takes long; off the server's thread."""
-        self._refuse_if_failed()
+        with self._writing:
+            self._refuse_if_failed()
+            self._move_data()
         with self._guard:
-            for family in self._families.values():
-                family.flush()
-                family.compact_range(None, None)
+            self._flush()
+            self._database.compact()
 
     def close(self) -> None:
-        """Flush and close. Idempotent. Raises `StorageFailed` if flushing fails: all that was
-        acknowledged is in the write-ahead log then, but the stop was not a clean one."""
+        """Flush and close, leaving an empty journal. Idempotent. Raises `StorageFailed` if that fails: all
+        that was acknowledged is in the journal then, but the stop was not a clean one."""
         with self._closing:
-            if not self._families:
+            if not self._database.families:
                 return
-            self._get = self._write = self._refuse
+            with self._writing:
+                self._stop_answering()
+            self._mover.stop()
+            self._flusher.stop()
             for cursor in self._cursors:
                 cursor.close()
-            families = [*self._families.values(), self._database]
-            self._families = {}
-            self._handles.release()
-            del self._database
-            failures = [error for error in map(_close_family, families) if error is not None]
-        if self.failure is None and failures:
-            self._fail(failures[0])
+            try:
+                if self.failure is None:
+                    with self._guard:
+                        self._leave_empty_journal()
+            finally:
+                self._journal.close()
+                self._database.close(failed=self.failure is not None)
+
+    def _leave_empty_journal(self) -> None:
+        self._move_frozen()
+        self._journal.sync()
+        self._active.freeze()
+        self._frozen, self._active = self._active, Table()
+        self._move_frozen()
+        self._flush()
+        self._journal.empty()
 
     def pairs(self, walk: Walk, count: int, bytes_max: int) -> list[tuple[bytes, bytes]]:
         """`Walk.read` with this engine's way of failing."""
@@ -273,21 +505,29 @@ class RocksEngine:
         with self._guard:
             return walk.read(count, bytes_max)
 
-    def _walk(self, family: str, start: bytes, end: bytes) -> Walk:
-        """A walk over `start <= key < end`, standing at the first key."""
-        self._refuse_if_failed()
+    def _walk(self, family: str, start: bytes, end: bytes, until_ms: int = _OFFSET_MAX) -> Walk:
+        """A walk over `start <= key < end`, standing at the first key; of expiry notes, up to a time."""
+        with self._writing:
+            self._refuse_if_failed()
+            self._move(family, until_ms)
+            return self._stand(family, start, end)
+
+    def _stand(self, family: str, start: bytes, end: bytes) -> Walk:
+        """The same over what is in RocksDB already."""
         with self._guard:
-            walk = Walk(self._families[family], end)
+            walk = Walk(self._database.families[family], end)
             walk.iterator.seek(start)
             return walk
 
     def _newest(self, partition: int) -> Walk:
         """A walk over the log, standing at the partition's last entry, or before it if there is none."""
-        self._refuse_if_failed()
-        with self._guard:
-            walk = Walk(self._families[LOG], partition_end(partition))
-            walk.iterator.seek_for_prev(log_key(partition, _OFFSET_MAX))
-            return walk
+        with self._writing:
+            self._refuse_if_failed()
+            self._move(LOG)
+            with self._guard:
+                walk = Walk(self._database.families[LOG], partition_end(partition))
+                walk.iterator.seek_for_prev(log_key(partition, _OFFSET_MAX))
+                return walk
 
     # Failure.
 
@@ -302,30 +542,34 @@ class RocksEngine:
         raise self._failed_as(self.failure or f"the engine in {self.path} is closed")
 
     def _refuse_if_failed(self) -> None:
-        if self.failure is not None or not self._families:
+        if self._refuses:
             self._refuse()
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Turn RocksDB's exception into ours. It only knows plain `Exception`; anything else is ours
-        already, or a caller's mistake (a key that is no bytes) and no failure of the storage."""
+        """Turn what RocksDB or the journal raises into ours. RocksDB only knows plain `Exception`; anything
+        else is ours already, or a caller's mistake (a key that is no bytes) and no failure of the storage."""
         if isinstance(error, DbClosedError):
             self._refuse()
-        if type(error) is not Exception:
+        if type(error) is not Exception and not isinstance(error, OSError):
             raise error
-        text = str(error)
+        text = f"IO error: {error}" if isinstance(error, OSError) else str(error)
         if any(sign in text for sign in _FULL):
             advice = "Make room or give the node a bigger disk, then start it again"
             self._give_up(DiskFull, f"the disk of {self.path} is full: {text}. {advice}", error)
         advice = next((advice for sign, advice in _ADVICE.items() if sign in text), "Start the node again")
         self._give_up(StorageFailed, f"the storage engine in {self.path} failed: {text}. {advice}", error)
 
+    def _fail_later(self, error: Exception) -> None:
+        """Another thread met an error: the next call tells."""
+        if type(error) is not Exception and not isinstance(error, (OSError, StorageFailed)):
+            error = Exception(repr(error))
+        with suppress(StorageFailed):
+            self._fail(error)
+
     def _fail_to_open(self, error: Exception) -> NoReturn:
-        self._families = {}
         if any(sign in str(error) for sign in _HELD):
             message = f"another process holds {self.path}: stop it first, or give this node its own directory"
             self._give_up(StorageFailed, message, error)
-        if isinstance(error, OSError):
-            error = Exception(str(error))
         self._fail(error)
 
     def _give_up(self, kind: type[StorageFailed], reason: str, cause: Exception | None) -> NoReturn:
@@ -333,8 +577,14 @@ class RocksEngine:
         if self.failure is None:
             self._failed_as = kind
             self.failure = reason
-        self._get = self._write = self._refuse
-        raise kind(reason) from cause
+        self._stop_answering()
+        # The frames that the cause went through have handles of families, which would keep the files open.
+        raise kind(reason) from cause and cause.with_traceback(None)
+
+    def _stop_answering(self) -> None:
+        self._refuses = True
+        self._get = self._refuse
+        self.table, self.frozen = {}, {}
 
 
 def _offset_at(walk: Walk, partition: int) -> int | None:
@@ -345,37 +595,6 @@ def _offset_at(walk: Walk, partition: int) -> int | None:
         return None
     holder, offset = log_position(iterator.key())
     return offset if holder == partition else None
-
-
-def _open_database(path: Path, cache: Cache, memtable_bytes: int, *, create: bool) -> Rdict:
-    families = {name: family_options(name, cache, memtable_bytes) for name in FAMILIES}
-    return Rdict(str(path), database_options(memtable_bytes, create), column_families=families)
-
-
-def _make_database(path: Path, cache: Cache, memtable_bytes: int) -> None:
-    """Make an empty database if there is none, under another name first: a directory called `path`
-    is one that was made completely, so whatever it lacks later was lost."""
-    if path.exists():
-        return
-    making = path.with_name(path.name + ".making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.parent.mkdir(parents=True, exist_ok=True)
-    _open_database(making, cache, memtable_bytes, create=True).close()
-    making.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _close_family(family: Rdict) -> Exception | None:
-    """Closing one family flushes it; the others are closed whatever comes of it."""
-    try:
-        family.close()
-    except Exception as error:  # noqa: BLE001  reported once all are closed
-        return error
-    return None
 
 
 def _bytes_under(path: Path) -> int:

@@ -1,7 +1,7 @@
 """How RocksDB is set up, each option with its reason.
 
-Four column families share one write-ahead log, so one batch over all of them is atomic and costs
-one fsync:
+It has four column families. Its own write-ahead log stays empty: ours (`journal.py`) is before it, and
+nothing is ever written to RocksDB that is not on the disk there.
 
 * `data` is read at random and overwritten: bloom filters, lz4, leveled compaction.
 * `log` is written once, read rarely, and trimmed from its head by range deletes: no compression and
@@ -12,8 +12,8 @@ one fsync:
   head would be walked over by every look at what is due, so a file full of them is compacted soon.
 * `state` is one small record a replica.
 
-Start-up costs what the write-ahead log costs to replay, which `memtable_bytes` bounds, and nothing
-that grows with the number of keys: files are opened when they are first read.
+Start-up costs what the journal costs to replay, which `memtable_bytes` bounds, and nothing that grows
+with the number of keys: files are opened when they are first read.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _BLOOM_BITS_PER_KEY = 10  # 1% of the files that do not hold a key are read in v
 _SYNC_EVERY_BYTES = 1024 * 1024  # flushes and compactions trickle to disk, so no fsync waits behind them
 _INFO_LOG_BYTES = 4 * 1024 * 1024
 _INFO_LOGS_KEPT = 4
+_ITSELF = 2  # the engine flushes when the journal is as big as the memtables may be; before RocksDB would
 _MEMTABLES_MAX = 3  # one being filled while two are flushed, before a write has to wait
 _TOMBSTONE_WINDOW = 1000  # so many expiry notes in a row ...
 _TOMBSTONES_IN_WINDOW = 500  # ... of which so many are deleted make a file worth compacting
@@ -47,16 +48,18 @@ def database_options(memtable_bytes: int, create: bool) -> Options:
     """What holds for all families together."""
     options = Options(raw_mode=True)
     # Families are only ever made with the database: were a damaged manifest to forget one, opening
-    # would otherwise make it anew, empty, and drop its records from the write-ahead log.
+    # would otherwise make it anew, empty.
     options.create_if_missing(create)
     options.create_missing_column_families(create)
+    # FortDB up to 0.1 wrote through RocksDB's own log. One that it left is replayed, strictly: a record
+    # with a wrong checksum is damage, and only one that ends in the middle is a torn end.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_paranoid_checks(True)
-    # All families flush together. Otherwise one that is rarely written keeps old write-ahead logs
-    # alive, and RocksDB does not notice a hole between two of them.
+    # When RocksDB flushes by itself, all families flush together: how far the journal is contained
+    # (`database.py`) must never be on the disk without all that it speaks of.
     options.set_atomic_flush(True)
-    options.set_db_write_buffer_size(memtable_bytes)
-    options.set_max_total_wal_size(2 * memtable_bytes)
+    options.set_allow_concurrent_memtable_write(False)  # one thread writes at a time: half the cost each
+    options.set_db_write_buffer_size(_ITSELF * memtable_bytes)
     options.set_max_open_files(_FILES_OPEN_MAX)
     options.set_skip_stats_update_on_db_open(True)  # reads every file's properties
     options.set_avoid_unnecessary_blocking_io(True)  # dropping an iterator deletes no file on our thread
@@ -77,7 +80,7 @@ def family_options(family: str, cache: Cache, memtable_bytes: int) -> Options:
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options = Options(raw_mode=True)
-    options.set_write_buffer_size(memtable_bytes)  # the bound over all families comes first
+    options.set_write_buffer_size(_ITSELF * memtable_bytes)  # the bound over all families comes first
     options.set_max_write_buffer_number(_MEMTABLES_MAX)
     options.set_level_compaction_dynamic_level_bytes(True)  # at most about a tenth of the space is waste
     options.set_compression_type(DBCompressionType.none())

@@ -7,13 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fortdb.storage.rocks import RocksEngine
+from fortdb.storage.segments import HEADER_BYTES, used_bytes
 
 MEBIBYTE = 1024 * 1024
 
 
-def open_engine(path: Path, memtable_bytes: int = MEBIBYTE) -> RocksEngine:
-    """An engine so small that a test meets flushes and compactions."""
-    return RocksEngine(path, cache_bytes=MEBIBYTE, memtable_bytes=memtable_bytes)
+def open_engine(path: Path, memtable_bytes: int = MEBIBYTE, small_bytes: int | None = None) -> RocksEngine:
+    """An engine so small that a test meets flushes and compactions. With `small_bytes`, tables and the
+    journal's segments are as small as that, so that they are moved and used again all the time."""
+    return RocksEngine(
+        path,
+        cache_bytes=MEBIBYTE,
+        memtable_bytes=memtable_bytes,
+        table_bytes=small_bytes,
+        segment_bytes=small_bytes and small_bytes + HEADER_BYTES,
+    )
+
+
+def newest_segment(path: Path) -> Path:
+    """The segment of the engine's journal that holds the last records."""
+    found = [file for file in (path / "journal").iterdir() if used_bytes(file) > HEADER_BYTES]
+    return max(found, key=lambda file: file.read_bytes()[8:16][::-1])
 
 
 def flip_bit(file: Path, position: int, bit: int = 0) -> None:

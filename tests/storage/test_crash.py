@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -13,7 +12,8 @@ import pytest
 
 from fortdb.errors import StorageFailed
 from fortdb.storage.rocks import RocksEngine
-from tests.storage.engines import MEBIBYTE, open_engine
+from fortdb.storage.segments import HEADER_BYTES, used_bytes
+from tests.storage.engines import MEBIBYTE, newest_segment, open_engine
 from tests.storage.writer import KEYS_PER_BATCH, PARTITION, key_of, value_of
 
 
@@ -26,9 +26,10 @@ def start_writer(path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def write_and_kill(path: Path, acknowledgements: int, memtable_bytes: int = MEBIBYTE) -> int:
-    """Let a process write, kill it after so many acknowledgements; the last number it ever said."""
-    with start_writer(path, "write", str(memtable_bytes)) as writer:
+def write_and_kill(path: Path, acknowledgements: int, *sizes: int) -> int:
+    """Let a process write, kill it after so many acknowledgements; the last number it ever said. `sizes`
+    as of `open_engine`."""
+    with start_writer(path, "write", *map(str, sizes or (MEBIBYTE,))) as writer:
         assert writer.stdout is not None
         lines = [writer.stdout.readline() for _ in range(acknowledgements)]
         writer.kill()
@@ -59,37 +60,80 @@ def check_whole(engine: RocksEngine, acknowledged: int) -> int:
     return last
 
 
-def test_acknowledged_batches_survive_kills_wholly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [(MEBIBYTE,), (MEBIBYTE // 2, 1 << 15)], ids=["small", "tiny"])
+def test_acknowledged_batches_survive_kills_wholly(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    """With tiny segments, each is used several times, and a batch may need two."""
     path = tmp_path / "engine"
     moments = random.Random(20240607)
     last = 0
     for _ in range(5):
-        acknowledged = write_and_kill(path, moments.randrange(1, 120))
-        engine = open_engine(path)
+        acknowledged = write_and_kill(path, moments.randrange(1, 120), *sizes)
+        engine = open_engine(path, *sizes)
         now = check_whole(engine, acknowledged)
         engine.close()
         assert now >= acknowledged > last
         last = now
 
 
-def test_a_torn_end_of_the_log_file_costs_only_what_was_never_acknowledged(tmp_path: Path) -> None:
+def test_an_end_that_is_not_on_the_disk_costs_only_what_was_never_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "engine"
     acknowledged = write_and_kill(path, 20)  # nobody changes the directory any more, so it can be copied
-    log_file = max(path.glob("*.log"))
-    size = log_file.stat().st_size
+    segment = newest_segment(path)
+    size = used_bytes(segment)
     lasts = []
-    # As the power could have cut it: in the last write, anywhere before it, in the first header, at once.
-    for kept in (size, size - 1, size * 2 // 3, size // 3, 8, 3, 0):
+    # In the last record, and before it: as if nothing behind had ever been acknowledged.
+    for kept in (size, size - 1, size * 2 // 3, size // 3, HEADER_BYTES + 3, HEADER_BYTES):
         torn = tmp_path / f"torn-{kept}"
         shutil.copytree(path, torn)
-        os.truncate(torn / log_file.name, kept)
+        with (torn / "journal" / segment.name).open("r+b") as file:
+            file.seek(kept)
+            file.write(bytes(segment.stat().st_size - kept))
         engine = open_engine(torn)
         lasts.append(check_whole(engine, 0))
         engine.close()
     assert lasts[0] >= acknowledged
-    assert lasts[0] - 1 <= lasts[1] <= lasts[0]
+    assert lasts[1] == lasts[0] - 1
     assert lasts == sorted(lasts, reverse=True)
     assert lasts[-1] < lasts[0]
+
+
+FORMER_VERSION = """
+import os, sys
+from rocksdict import Cache, Options, Rdict, WriteBatch, WriteOptions
+from fortdb.storage.keys import log_key, partition_key
+from fortdb.storage.engine import ReplicaState
+from fortdb.storage.states import encode_state
+from fortdb.storage.tuning import FAMILIES, database_options, family_options
+from tests.storage.writer import KEYS_PER_BATCH, PARTITION, key_of, value_of
+cache = Cache(1 << 20)
+families = {name: family_options(name, cache, 1 << 20) for name in FAMILIES}
+database = Rdict(sys.argv[1], database_options(1 << 20, True), column_families=families)
+handle = database.get_column_family_handle
+for number in range(1, 101):
+    batch = WriteBatch(raw_mode=True)
+    for index in range(KEYS_PER_BATCH):
+        batch.put(key_of(number, index), value_of(number), handle("data"))
+    batch.put(log_key(PARTITION, number), value_of(number), handle("log"))
+    batch.put(partition_key(PARTITION), encode_state(ReplicaState(epoch=1, applied=number)), handle("state"))
+    options = WriteOptions()
+    options.sync = True
+    database.write(batch, options)
+os._exit(0)
+"""
+
+
+def test_what_the_former_version_left_is_opened_without_loss(tmp_path: Path) -> None:
+    """It had no journal, but RocksDB's own log, and was killed."""
+    path = tmp_path / "engine"
+    subprocess.run([sys.executable, "-c", FORMER_VERSION, str(path)], check=True)
+    assert max(file.stat().st_size for file in path.glob("*.log")) > 0
+    engine = open_engine(path)
+    assert check_whole(engine, 100) == 100
+    engine.close()
+    assert write_and_kill(path, 10) >= 110
+    engine = open_engine(path)
+    check_whole(engine, 110)
+    engine.close()
 
 
 def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from fortdb.errors import StorageFailed
 from fortdb.storage.engine import ReplicaState
 from fortdb.storage.keys import data_key, partition_key
 from fortdb.storage.rocks import RocksEngine
-from tests.storage.engines import MEBIBYTE, biggest, flip_bit, open_engine
+from fortdb.storage.segments import used_bytes
+from tests.storage.engines import MEBIBYTE, biggest, flip_bit, newest_segment, open_engine
 from tests.storage.test_crash import write_and_kill
 
 ALL = (b"\x01", b"\x02")
@@ -111,15 +112,27 @@ def test_a_data_file_cut_short_is_not_opened(flushed: Path) -> None:
         open_engine(flushed)
 
 
-def test_a_flipped_bit_in_the_write_ahead_log_is_not_opened(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_journal_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "engine"
-    write_and_kill(path, 30, 64 * MEBIBYTE)  # nothing is flushed: one file holds it all and is needed
-    log_file = max(path.glob("*.log"))
-    assert not list(path.glob("*.sst"))
-    flip_bit(log_file, log_file.stat().st_size // 2)
-    with pytest.raises(StorageFailed, match="checksum mismatch") as refused:
+    write_and_kill(path, 30, 64 * MEBIBYTE)  # nothing is flushed: one segment holds it all and is needed
+    segment = newest_segment(path)
+    flip_bit(segment, used_bytes(segment) // 2)
+    with pytest.raises(
+        StorageFailed, match=r"record [\d,]+ of the journal is damaged.*copy its data"
+    ) as refused:
         open_engine(path)
-    assert str(path) in str(refused.value)
+    assert str(segment) in str(refused.value)
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["after a clean stop", "after a kill"])
+def test_a_journal_that_was_lost_is_noticed(tmp_path: Path, clean: bool) -> None:
+    path = tmp_path / "engine"
+    write_and_kill(path, 10)
+    if clean:
+        open_engine(path).close()
+    shutil.rmtree(path / "journal")
+    with pytest.raises(StorageFailed, match="newest files of the journal in .* are missing"):
+        open_engine(path)
 
 
 def test_a_directory_that_lost_its_head_is_not_made_anew(flushed: Path) -> None:
@@ -163,7 +176,7 @@ def test_a_state_that_makes_no_sense_is_a_failure(tmp_path: Path) -> None:
     engine = open_engine(tmp_path / "engine")
     batch = engine.batch()
     batch.put_state(1, ReplicaState(epoch=4))
-    batch.raw.put(partition_key(2), b"\x09nonsense", engine._handles.state)
+    batch.states[partition_key(2)] = b"\x09nonsense"
     engine.write(batch, sync=True)
     with pytest.raises(StorageFailed, match="replica state makes no sense") as refused:
         engine.states()

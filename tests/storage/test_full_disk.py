@@ -10,13 +10,13 @@ import pytest
 
 from fortdb.errors import DiskFull
 from fortdb.storage.identity import open_directory
-from tests.storage.engines import MEBIBYTE, open_engine
-from tests.support.disks import small_disk
+from tests.storage.engines import MEBIBYTE, open_engine, wait_until
+from tests.support.disks import fill_disk, small_disk
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", 24) as disk:
+    with small_disk(tmp_path / "disk", 96) as disk:
         yield disk
 
 
@@ -35,7 +35,8 @@ def test_a_full_disk_loses_nothing_acknowledged(disk: Path, memtable_bytes: int)
     path = disk / "engine"
     engine = open_engine(path, memtable_bytes)
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(16 * MEBIBYTE))
+    wait_until(lambda: len(list((path / "journal").glob("segment-*"))) == 3, "segments are ready")
+    fill_disk(disk, leave_bytes=8 * MEBIBYTE)
     acknowledged = 0
     with pytest.raises(DiskFull, match="is full.*make room|is full.*Make room") as full:
         while acknowledged < 100_000:

@@ -1,4 +1,4 @@
-"""The engine against a dictionary, with restarts in between."""
+"""The engine against a dictionary: with tables so small that they are moved all the time, restarts and kills."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from fortdb.storage.keys import data_key
 from tests.storage.engines import open_engine
 
 KEYS = st.builds(data_key, st.sampled_from([0, 1, 1 << 63, (1 << 64) - 1]), st.binary(max_size=2))
+LOOKED_AT = [data_key(token, key) for token in (0, 1, 1 << 63) for key in (b"", b"\x00", b"a")]
 VALUES = st.binary(max_size=50) | st.integers(1, 30_000).map(lambda times: b"long" * times)
 PARTITIONS = st.sampled_from([0, 1, 65535])
 TIMES = st.integers(0, 5)
 
 
 class EngineModel(RuleBasedStateMachine):
-    """Every rule stages changes in a batch and in the model; `write` makes both visible."""
+    """Every rule stages changes in a batch and in the model; `write` makes both visible.
+
+    Nothing looks at the engine unless a rule says so: whoever walks has what is in memory moved."""
+
+    small_bytes: int | None = 2000
 
     def __init__(self) -> None:
         super().__init__()
         self.path = Path(tempfile.mkdtemp(prefix="fortdb-model-")) / "engine"
-        self.engine = open_engine(self.path)
-        self.forget()
+        self.open()
         self.data: dict[bytes, bytes] = {}
         self.logs: dict[int, dict[int, bytes]] = {0: {}, 1: {}, 65535: {}}
         self.notes: set[tuple[int, int, bytes]] = set()
         self.states: dict[int, ReplicaState] = {}
+
+    def open(self) -> None:
+        self.engine = open_engine(self.path, small_bytes=self.small_bytes)
+        self.forget()
 
     def forget(self) -> None:
         self.batch: Batch = self.engine.batch()
@@ -107,8 +115,34 @@ class EngineModel(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.engine.close()
-        self.engine = open_engine(self.path)
-        self.forget()
+        self.open()
+
+    @rule()
+    def die_and_restart(self) -> None:
+        """What is in memory is gone; what the files have, as they are now, is played again."""
+        copy = self.path.with_name("copy")
+        self.engine._mover.stop()  # so that the files stand still
+        self.engine._flusher.stop()
+        self.engine._journal._preparer.stop()
+        shutil.copytree(self.path, copy)
+        self.engine.close()
+        shutil.rmtree(self.path)
+        copy.rename(self.path)
+        self.open()
+
+    @rule()
+    def move_what_is_full(self) -> None:
+        with self.engine._writing:
+            self.engine._freeze()
+
+    @rule()
+    def move_and_wait(self) -> None:
+        with self.engine._writing:
+            self.engine._move_data()
+
+    @rule()
+    def flush(self) -> None:
+        self.engine._flush()
 
     @rule()
     def compact(self) -> None:
@@ -136,8 +170,8 @@ class EngineModel(RuleBasedStateMachine):
         )
         assert self.engine.due(partition, until_ms, 100) == due
 
-    @invariant()
-    def logs_and_states_agree(self) -> None:
+    @rule()
+    def look_at_logs(self) -> None:
         for partition, log in self.logs.items():
             assert self.engine.last_offset(partition) == max(log, default=None)
             assert list(self.engine.entries_backward(partition)) == sorted(log.items(), reverse=True)
@@ -145,12 +179,26 @@ class EngineModel(RuleBasedStateMachine):
                 assert self.engine.entries(partition, min(log), max(log), 1 << 40) == [
                     log[o] for o in sorted(log)
                 ]
+
+    @invariant()
+    def keys_and_states_agree(self) -> None:
+        """These look at memory and RocksDB, and move nothing."""
         assert self.engine.states() == self.states
+        for key in LOOKED_AT:
+            assert self.engine.get(key) == self.data.get(key)
 
     def teardown(self) -> None:
         self.engine.close()
         shutil.rmtree(self.path.parent)
 
 
+class OrdinaryEngineModel(EngineModel):
+    """The same with tables that are hardly ever full."""
+
+    small_bytes = None
+
+
 TestEngineModel = EngineModel.TestCase
-TestEngineModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestEngineModel.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestOrdinaryEngineModel = OrdinaryEngineModel.TestCase
+TestOrdinaryEngineModel.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)

@@ -1,7 +1,7 @@
 """A process to be killed: writes numbered batches and says each number once it is acknowledged.
 
-`python -m tests.storage.writer DIRECTORY write MEMTABLE_BYTES` writes until it is killed; `hold` instead
-of `write` only opens the directory, says so and waits.
+`python -m tests.storage.writer DIRECTORY write MEMTABLE_BYTES [SMALL_BYTES]` writes until it is killed;
+`hold` instead of `write` only opens the directory, says so and waits.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def value_of(number: int) -> bytes:
     return b"%d." % number * (1 + number * 7919 % 4000)
 
 
-def main(path: Path, mode: str, memtable_bytes: int) -> None:
+def main(path: Path, mode: str, memtable_bytes: int, small_bytes: int | None = None) -> None:
     """Write, or hold."""
-    engine = open_engine(path, memtable_bytes)
+    engine = open_engine(path, memtable_bytes, small_bytes)
     if mode == "hold":
         print("holding", flush=True)
         sys.stdin.read()
@@ -49,4 +49,4 @@ def main(path: Path, mode: str, memtable_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -71,6 +71,24 @@ def test_who_does_not_sync_loses_all(shim: Shim) -> None:
     assert lines_left(shim, "async") == 0
 
 
+@pytest.mark.parametrize("mode", ["over-sync", "over-async"])
+def test_what_was_written_over_is_there_again_unless_it_was_synced(shim: Shim, mode: str) -> None:
+    assert lines_left(shim, mode) == 100  # that is what the file's size says
+    whole = b"".join(b"%08d\n" % number for number in range(100))
+    assert (shim.root / "file").read_bytes() == (whole if mode == "over-sync" else bytes(len(whole)))
+
+
+def test_of_what_was_written_over_some_pages_may_be_left_in_any_order(shim: Shim) -> None:
+    with writer(shim, "over-async", 20_000) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("done")
+    lose_power(shim.root, shim.journal, SEED_OF_A_TORN_END)
+    left = (shim.root / "file").read_bytes()
+    pages = [any(left[start : start + 4096]) for start in range(0, len(left), 4096)]
+    assert 0 < sum(pages) < len(pages)
+    assert pages != sorted(pages, reverse=True)
+
+
 def test_a_full_disk_takes_nothing_and_says_so(shim: Shim) -> None:
     shim.fill_disk(True)
     with writer(shim, "sync", 1) as process:
@@ -115,15 +133,16 @@ def test_a_directory_renamed_keeps_what_it_holds(tmp_path: Path) -> None:
     assert synced.names == {"/d/x": {"a"}, "/d": {"x"}}
 
 
-def write_and_lose_power(shim: Shim, acknowledgements: int, seed: int) -> int:
-    """The engine's writer of the crash tests; the last number that it said was safe."""
+def write_and_lose_power(shim: Shim, acknowledgements: int, seed: int, *sizes: int) -> int:
+    """The engine's writer of the crash tests; the last number that it said was safe. `sizes` as of
+    `open_engine`."""
     command = [
         sys.executable,
         "-m",
         "tests.storage.writer",
         str(shim.root / "engine"),
         "write",
-        str(MEBIBYTE),
+        *map(str, sizes),
     ]
     environment = {**os.environ, **shim.environment}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -146,16 +165,14 @@ def _everything_is_synced(shim: Shim) -> None:
     shim.journal.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.parametrize("sizes", [(MEBIBYTE,), (MEBIBYTE // 2, 1 << 15)], ids=["small", "tiny"])
 @pytest.mark.parametrize("seed", [SEED_OF_WHOLE_LOSS, SEED_OF_A_TORN_END])
-def test_the_engine_loses_nothing_that_it_called_safe(shim: Shim, seed: int) -> None:
-    """Through several losses of power, with flushes and merges of files on the way. The engine only appends,
-    so lengths tell all that there is to tell."""
+def test_the_engine_loses_nothing_that_it_called_safe(shim: Shim, seed: int, sizes: tuple[int, ...]) -> None:
+    """Through several losses of power, with flushes, merges of files, and segments of the journal that are
+    used again on the way."""
     for _ in range(3):
-        acknowledged = write_and_lose_power(shim, 150, seed)
-        synced = Synced()
-        synced.replay(shim.journal)
-        assert not synced.overwritten
-        engine = open_engine(shim.root / "engine")
+        acknowledged = write_and_lose_power(shim, 150, seed, *sizes)
+        engine = open_engine(shim.root / "engine", *sizes)
         check_whole(engine, acknowledged)
         engine.close()
         _everything_is_synced(shim)

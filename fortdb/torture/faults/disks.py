@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+from fortdb.storage.segments import used_bytes
 from fortdb.torture.faults.base import Cast, Fault, Need
 from fortdb.torture.faults.world import World
 
@@ -125,18 +126,18 @@ class DamagedDisk(Fault):
 
 
 def _damage(directory: Path, seed: int, cuts: bool) -> str | None:
-    """Damage one file of the engine; what was done."""
+    """Damage one file of the engine where somebody may read it; what was done."""
     chance = random.Random(seed)
-    files = sorted(
-        path
-        for path in directory.iterdir()
-        if path.is_file() and path.stat().st_size and not path.name.startswith("LOG")
-    )
+    files = {
+        path: reach
+        for path in sorted(path for path in directory.rglob("*") if path.is_file())
+        if not path.name.startswith("LOG") and (reach := _reach(path))
+    }
     if not files:
         return None
-    path = chance.choice(files)
+    path = chance.choice(list(files))
     size = path.stat().st_size
-    at = chance.randrange(size)
+    at = chance.randrange(size if cuts else files[path])
     if cuts:
         os.truncate(path, at)
         return f"{path.name} cut from {size:,} to {at:,} bytes"
@@ -146,3 +147,8 @@ def _damage(directory: Path, seed: int, cuts: bool) -> str | None:
         file.seek(at)
         file.write(bytes([former ^ 1 << chance.randrange(8)]))
     return f"a bit of {path.name} flipped at {at:,} of {size:,}"
+
+
+def _reach(path: Path) -> int:
+    """How far the file's content means anything. Most of a segment is zeros, or left of a former use."""
+    return used_bytes(path) if path.name.startswith("segment-") else path.stat().st_size

@@ -11,7 +11,11 @@
  *   R old<TAB>new  renamed
  *   U path         removed
  *   T size path    cut
- *   X path         written over what was there already: then sizes alone do not tell what is on the disk
+ *
+ * Of what is written over bytes that a file has already, sizes say nothing. So these bytes are kept first, in
+ * a file beside the journal that is named after the inode, as `struct former` and the bytes, one after the
+ * other; it goes when the file is synced. A write that another thread makes during that very sync counts as
+ * synced.
  *
  * fsync and fdatasync put a file's content on the disk. sync_file_range does not: it writes no metadata
  * and waits for no cache of the disk (sync_file_range(2)). A name is on the disk when its directory was
@@ -45,7 +49,13 @@ struct control {
 
 static const struct control none;
 static const struct control *control = &none;
+struct former {
+    int64_t offset;
+    int64_t length;
+};
+
 static char root[PATH_MAX];
+static char journal_at[PATH_MAX];
 static size_t root_length;
 static int journal = -1;
 
@@ -58,6 +68,10 @@ POINTER(write);
 POINTER(writev);
 POINTER(pwrite);
 POINTER(pwrite64);
+POINTER(pwritev);
+POINTER(pwritev64);
+POINTER(pwritev2);
+POINTER(pwritev64v2);
 POINTER(fsync);
 POINTER(fdatasync);
 POINTER(fallocate);
@@ -88,6 +102,7 @@ __attribute__((constructor)) static void begin(void) {
     if (page == MAP_FAILED) return;
     journal = open(journal_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     snprintf(root, sizeof root, "%s", root_path);
+    snprintf(journal_at, sizeof journal_at, "%s", journal_path);
     root_length = strlen(root);
     control = page;
 }
@@ -141,6 +156,48 @@ static void note_path(char kind, long long size, const char *path) {
     note(line, (size_t)length);
 }
 
+/* --- what was there before it was written over ------------------------------------------------------- */
+
+static void former_path(ino_t inode, char *path) {
+    snprintf(path, PATH_MAX, "%.*s.former-%llu", PATH_MAX - 40, journal_at, (unsigned long long)inode);
+}
+
+static void keep_former(int file, size_t size, off64_t offset) {
+    char path[PATH_MAX];
+    struct stat now;
+    if (journal < 0 || !path_of(file, path) || fstat(file, &now) != 0 || offset >= now.st_size) return;
+    if (offset + (off64_t)size > now.st_size) size = (size_t)(now.st_size - offset);
+    struct former *kept = malloc(sizeof *kept + size);
+    ssize_t length = pread64(file, kept + 1, size, offset);
+    if (length < 0) { /* opened for writing only */
+        int again = open(path, O_RDONLY | O_CLOEXEC);
+        length = pread64(again, kept + 1, size, offset);
+        close(again);
+    }
+    if (length != (ssize_t)size) abort();
+    kept->offset = offset;
+    kept->length = length;
+    former_path(now.st_ino, path);
+    int to = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    if (to < 0 || REAL(write)(to, kept, sizeof *kept + size) != (ssize_t)(sizeof *kept + size)) abort();
+    close(to);
+    free(kept);
+}
+
+static void forget_former(const struct stat *file) {
+    char path[PATH_MAX];
+    int kept = errno;
+    former_path(file->st_ino, path);
+    REAL(unlink)(path);
+    errno = kept;
+}
+
+static size_t size_of(const struct iovec *parts, int count) {
+    size_t size = 0;
+    for (int part = 0; part < count; part++) size += parts[part].iov_len;
+    return size;
+}
+
 /* --- syncing ---------------------------------------------------------------------------------------- */
 
 /* The lines for a directory, made before it is synced: what it holds by then is on the disk afterwards. */
@@ -174,6 +231,7 @@ static int synced(int file, int (*sync)(int)) {
             note(names, length);
         } else if (S_ISREG(before.st_mode)) {
             note_path('S', (long long)before.st_size, path);
+            forget_former(&before);
         }
     }
     free(names);
@@ -192,13 +250,6 @@ static int is_full(int file) {
     return 1;
 }
 
-static void note_overwriting(int file, off64_t offset) {
-    char path[PATH_MAX];
-    struct stat now;
-    if (journal >= 0 && path_of(file, path) && fstat(file, &now) == 0 && offset < now.st_size)
-        note_path('X', -1, path);
-}
-
 ssize_t write(int file, const void *data, size_t size) {
     return is_full(file) ? -1 : REAL(write)(file, data, size);
 }
@@ -209,15 +260,33 @@ ssize_t writev(int file, const struct iovec *parts, int count) {
 
 ssize_t pwrite(int file, const void *data, size_t size, off_t offset) {
     if (is_full(file)) return -1;
-    note_overwriting(file, offset);
+    keep_former(file, size, offset);
     return REAL(pwrite)(file, data, size, offset);
 }
 
 ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset) {
     if (is_full(file)) return -1;
-    note_overwriting(file, offset);
+    keep_former(file, size, offset);
     return REAL(pwrite64)(file, data, size, offset);
 }
+
+#define PWRITEV(name, offset_type)                                                      \
+    ssize_t name(int file, const struct iovec *parts, int count, offset_type offset) { \
+        if (is_full(file)) return -1;                                                   \
+        keep_former(file, size_of(parts, count), offset);                               \
+        return REAL(name)(file, parts, count, offset);                                  \
+    }
+PWRITEV(pwritev, off_t)
+PWRITEV(pwritev64, off64_t)
+
+#define PWRITEV2(name, offset_type)                                                                \
+    ssize_t name(int file, const struct iovec *parts, int count, offset_type offset, int flags) { \
+        if (is_full(file)) return -1;                                                              \
+        keep_former(file, size_of(parts, count), offset);                                          \
+        return REAL(name)(file, parts, count, offset, flags);                                      \
+    }
+PWRITEV2(pwritev2, off_t)
+PWRITEV2(pwritev64v2, off64_t)
 
 int fallocate(int file, int mode, off_t offset, off_t size) {
     return is_full(file) ? -1 : REAL(fallocate)(file, mode, offset, size);
@@ -260,27 +329,48 @@ static void note_removal(int at, const char *name) {
     if (journal >= 0 && whole(at, name, path)) note_path('U', -1, path);
 }
 
+/* Another file may get the inode of one that is gone. */
+static int is_there(int at, const char *name, struct stat *file) {
+    char path[PATH_MAX];
+    int kept = errno;
+    int found = journal >= 0 && whole(at, name, path) && stat(path, file) == 0 && S_ISREG(file->st_mode);
+    errno = kept;
+    return found;
+}
+
 int rename(const char *old, const char *new) {
+    struct stat replaced;
+    int replaces = is_there(AT_FDCWD, new, &replaced);
     int result = REAL(rename)(old, new);
     if (result == 0) note_rename(AT_FDCWD, old, AT_FDCWD, new);
+    if (result == 0 && replaces) forget_former(&replaced);
     return result;
 }
 
 int renameat(int old_at, const char *old, int new_at, const char *new) {
+    struct stat replaced;
+    int replaces = is_there(new_at, new, &replaced);
     int result = REAL(renameat)(old_at, old, new_at, new);
     if (result == 0) note_rename(old_at, old, new_at, new);
+    if (result == 0 && replaces) forget_former(&replaced);
     return result;
 }
 
 int unlink(const char *name) {
+    struct stat removed;
+    int removes = is_there(AT_FDCWD, name, &removed);
     int result = REAL(unlink)(name);
     if (result == 0) note_removal(AT_FDCWD, name);
+    if (result == 0 && removes) forget_former(&removed);
     return result;
 }
 
 int unlinkat(int at, const char *name, int flags) {
+    struct stat removed;
+    int removes = is_there(at, name, &removed);
     int result = REAL(unlinkat)(at, name, flags);
     if (result == 0) note_removal(at, name);
+    if (result == 0 && removes) forget_former(&removed);
     return result;
 }
 

@@ -15,7 +15,7 @@ from fortdb.errors import FortError
 from fortdb.local.etcd import EtcdCluster
 from fortdb.local.ring import LocalRing, Process
 from fortdb.torture.faults.network import Link, Links, Network
-from fortdb.torture.faults.power import lose_power
+from fortdb.torture.faults.power import forget, lose_power
 from fortdb.torture.faults.shim import Shim
 
 OBSERVER = "clients"
@@ -68,7 +68,7 @@ class World:
         """Of a node whose process is dead: a new disk."""
         shutil.rmtree(self.data_of(name), ignore_errors=True)
         if name in self.shims:
-            self.shims[name].journal.unlink(missing_ok=True)
+            forget(self.shims[name].journal)
 
     # --- network --------------------------------------------------------------------------------
 

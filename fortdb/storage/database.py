@@ -1,0 +1,177 @@
+"""RocksDB (through `rocksdict`, raw mode) as the engine uses it: opening, writing, flushing, closing.
+
+Its own write-ahead log is off, so what was written is on the disk after a flush and not before. How far
+the journal is contained is written down in the database itself, as a *marker*: all batches up to its
+sequence are there. Later ones may be there in part. Playing the journal again from the marker makes that
+right, because every change says what becomes of a key and not how it changes.
+
+So the marker must never reach the disk before what it speaks of. It is written when all of that is in
+RocksDB's memory, and a flush that we ask for takes one family after the other (`rocksdict` offers no more),
+the one with the marker last; a flush that RocksDB makes by itself takes all of them as of one moment.
+
+Caveats:
+
+* `rocksdict` holds the interpreter while it writes, and lets go of it while it flushes.
+* `rocksdict` flushes a family when it is closed. A database that failed is therefore let go of without
+  closing its families one by one: the marker's could succeed where another's failed.
+* A marker names the use of the journal's segment that was written to. That there is none so new any more
+  tells a journal that was lost from one that was never begun.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+from rocksdict import Cache, ColumnFamily, Rdict, WriteBatch, WriteOptions
+
+from fortdb.storage.batch import (
+    DELETE_DATA,
+    DELETE_DATA_RANGE,
+    DELETE_EXPIRIES,
+    DELETE_EXPIRY,
+    DELETE_LOG,
+    DELETE_STATE,
+    PUT_DATA,
+    PUT_EXPIRY,
+    PUT_LOG,
+    PUT_STATE,
+    Operation,
+)
+from fortdb.storage.segments import sync_directory
+from fortdb.storage.tuning import DATA, EXPIRY, FAMILIES, LOG, STATE, database_options, family_options
+
+_MARKER_KEY = b"\xff" * 12
+"""In the family of states, whose own keys are two bytes; behind `partition_end` of the last partition."""
+_MARKER = Struct(">QQ")
+
+_FAMILY_OF = {
+    PUT_DATA: DATA,
+    DELETE_DATA: DATA,
+    DELETE_DATA_RANGE: DATA,
+    PUT_LOG: LOG,
+    DELETE_LOG: LOG,
+    PUT_EXPIRY: EXPIRY,
+    DELETE_EXPIRY: EXPIRY,
+    DELETE_EXPIRIES: EXPIRY,
+    PUT_STATE: STATE,
+    DELETE_STATE: STATE,
+}
+_PUTS = frozenset({PUT_DATA, PUT_LOG, PUT_EXPIRY, PUT_STATE})
+_DELETES = frozenset({DELETE_DATA, DELETE_EXPIRY, DELETE_STATE})
+
+
+class Marker(NamedTuple):
+    """All batches up to the sequence `through` are in the database; `use` is explained above."""
+
+    through: int
+    use: int
+
+
+class Database:
+    """The database in a directory, made if there is none. Any thread may call."""
+
+    def __init__(self, path: Path, cache: Cache, memtable_bytes: int) -> None:
+        _make(path, cache, memtable_bytes)
+        self._database = database = _open(path, cache, memtable_bytes, create=False)
+        self.families = {name: database.get_column_family(name) for name in FAMILIES}
+        self._handles: dict[str, ColumnFamily] = {
+            name: database.get_column_family_handle(name) for name in FAMILIES
+        }
+        self._handle_of = {kind: self._handles[name] for kind, name in _FAMILY_OF.items()}
+        self._options = WriteOptions()
+        self._options.disable_wal = True  # type: ignore[method-assign, assignment]  # the stub is wrong
+
+    def marker(self) -> Marker | None:
+        """How far the journal is contained; None in a database that never had one."""
+        stored = self.families[STATE].get(_MARKER_KEY)
+        return None if stored is None else Marker(*_MARKER.unpack(stored))
+
+    def write(self, operations: Iterable[Operation]) -> None:
+        """Carry changes out, in order and at once."""
+        handle_of = self._handle_of
+        batch = WriteBatch(raw_mode=True)
+        for kind, key, value in operations:
+            if kind in _PUTS:
+                batch.put(key, value, handle_of[kind])
+            elif kind in _DELETES:
+                batch.delete(key, handle_of[kind])
+            else:
+                batch.delete_range(key, value, handle_of[kind])
+        self._database.write(batch, self._options)
+
+    def write_data(self, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Put data keys, or delete those without a value; at once."""
+        data = self._handles[DATA]
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in pairs:
+            if value is None:
+                delete(key, data)
+            else:
+                put(key, value, data)
+        self._database.write(batch, self._options)
+
+    def flush(self, marker: Marker) -> None:
+        """Return once everything up to the marker is on the disk; all of it has been written before."""
+        batch = WriteBatch(raw_mode=True)
+        batch.put(_MARKER_KEY, _MARKER.pack(*marker), self._handles[STATE])
+        self._database.write(batch, self._options)
+        for name in (DATA, LOG, EXPIRY, STATE):
+            self.families[name].flush()
+
+    def compact(self) -> None:
+        """Rewrite everything, so that what was deleted leaves the disk."""
+        for family in self.families.values():
+            family.compact_range(None, None)
+
+    def bytes_in_memory(self) -> int:
+        """Outside of the cache."""
+        return sum(
+            family.property_int_value(name) or 0
+            for family in self.families.values()
+            for name in ("rocksdb.size-all-mem-tables", "rocksdb.estimate-table-readers-mem")
+        )
+
+    def close(self, *, failed: bool) -> None:
+        """Let go of the files; everything was flushed before, or the database `failed`. Idempotent.
+        Raises what closing a family raised, once all are closed."""
+        families = [*self.families.values(), *((self._database,) if self.families else ())]
+        self.families = {}
+        self._handles = {}
+        self._handle_of = {}
+        if hasattr(self, "_database"):
+            del self._database
+        failures = [] if failed else [error for error in map(_close_family, families) if error is not None]
+        del families
+        if failures:
+            raise failures[0]
+
+
+def _open(path: Path, cache: Cache, memtable_bytes: int, *, create: bool) -> Rdict:
+    families = {name: family_options(name, cache, memtable_bytes) for name in FAMILIES}
+    return Rdict(str(path), database_options(memtable_bytes, create), column_families=families)
+
+
+def _make(path: Path, cache: Cache, memtable_bytes: int) -> None:
+    """Make an empty database if there is none, under another name first: a directory called `path`
+    is one that was made completely, so whatever it lacks later was lost."""
+    if path.exists():
+        return
+    making = path.with_name(path.name + ".making")
+    shutil.rmtree(making, ignore_errors=True)
+    making.parent.mkdir(parents=True, exist_ok=True)
+    _open(making, cache, memtable_bytes, create=True).close()
+    making.rename(path)
+    sync_directory(path.parent)
+
+
+def _close_family(family: Rdict) -> Exception | None:
+    try:
+        family.close()
+    except Exception as error:  # noqa: BLE001  reported once all are closed
+        return error
+    return None

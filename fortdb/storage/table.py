@@ -1,0 +1,113 @@
+"""What was written and is not in RocksDB yet: plain dictionaries and a list.
+
+Only the last value of a data key and of a state counts, so these are dictionaries, where None stands for
+a key that was deleted. Logs and expiry notes are nearly always written once, so they are kept as a list,
+in order; who walks them has the list moved into RocksDB first.
+
+A table is moved in pieces, small because `rocksdict` holds the interpreter while it writes: a piece is how
+long the server's thread can be kept waiting. Data goes in no order: sorting costs what it saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from fortdb.storage.batch import DELETE_STATE, NEVER_MS, PUT_STATE, Operation, RocksBatch
+
+_KEY_OVERHEAD_BYTES = 150
+"""What a key costs in a dictionary besides its own bytes and those of its value."""
+
+_PIECE = 64  # so many changes take about 0.1 ms
+_PIECE_BYTES = 1 << 17
+
+DataPairs = list[tuple[bytes, bytes | None]]
+
+
+class Table:
+    """The changes of the batches after those of the table before, up to `through`."""
+
+    __slots__ = (
+        "_moved",
+        "_piece",
+        "_rest",
+        "_total",
+        "data",
+        "earliest_note_ms",
+        "operations",
+        "size_bytes",
+        "states",
+        "through",
+    )
+
+    def __init__(self) -> None:
+        self.data: dict[bytes, bytes | None] = {}
+        self.states: dict[bytes, bytes | None] = {}
+        self.operations: list[Operation] = []
+        self.earliest_note_ms = NEVER_MS
+        """No expiry note before this is touched by `operations`."""
+        self.through = 0
+        self.size_bytes = 0
+        self._rest: Iterator[tuple[bytes, bytes | None]] = iter(())
+        self._piece = _PIECE
+        self._total = self._moved = 0  # changes
+
+    def add(self, batch: RocksBatch, sequence: int, size_bytes: int) -> None:
+        """Take a batch in, except for the ranges of data that it deletes."""
+        self.data.update(batch.data)
+        self.states.update(batch.states)
+        self.operations += batch.operations
+        if batch.earliest_note_ms < self.earliest_note_ms:
+            self.earliest_note_ms = batch.earliest_note_ms
+        self.through = sequence
+        self.size_bytes += size_bytes + _KEY_OVERHEAD_BYTES * len(batch.data)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing that RocksDB lacks."""
+        return not (self.data or self.operations or self.states)
+
+    def forget_range(self, start: bytes, end: bytes) -> None:
+        """The data keys with `start <= key < end` were deleted in RocksDB."""
+        for key in [key for key in self.data if start <= key < end]:
+            del self.data[key]
+
+    # Moving.
+
+    def freeze(self) -> None:
+        """Nothing is added any more, and moving begins."""
+        self._rest = iter(self.data.items())
+        self._total = len(self.data) + len(self.operations)
+        self._piece = max(1, min(_PIECE, _PIECE_BYTES * len(self.data) // (self.size_bytes + 1)))
+
+    def share_left(self) -> float:
+        """How much of a frozen table has still to be moved, of 1."""
+        return 1 - self._moved / self._total if self._total else 0.0
+
+    def first_operations(self) -> list[Operation]:
+        """The next operations to move; `forget_operations` once that is done."""
+        size = 0
+        for number, (_, _, value) in enumerate(self.operations[:_PIECE], 1):
+            size += len(value)
+            if size >= _PIECE_BYTES:
+                return self.operations[:number]
+        return self.operations[:_PIECE]
+
+    def forget_operations(self, count: int) -> None:
+        """So many are in RocksDB."""
+        del self.operations[:count]
+        self._moved += count
+        if not self.operations:
+            self.earliest_note_ms = NEVER_MS
+
+    def next_data(self) -> DataPairs:
+        """The next data to move; nothing once all was taken."""
+        pairs = list(islice(self._rest, self._piece))
+        self._moved += len(pairs)
+        return pairs
+
+    def changed_states(self) -> list[Operation]:
+        """The states to move."""
+        return [
+            (DELETE_STATE, key, b"") if state is None else (PUT_STATE, key, state)
+            for key, state in self.states.items()
+        ]
