@@ -134,8 +134,6 @@ class RocksEngine:
         segment_bytes: int | None = None,
     ) -> None:
         self.path = path
-        self.table: dict[bytes, bytes | None] = {}
-        self.frozen: dict[bytes, bytes | None] = {}
         self.failure: str | None = None
         # A key's newest value is in the first of `table`, `frozen` and RocksDB that knows the key; None
         # stands for one that was deleted. Plain dictionaries, for whoever reads them without `get`; other
