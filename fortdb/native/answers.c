@@ -186,6 +186,28 @@ lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
+/* apply(data, operations) -> how many. Puts that do not expire, up to the first operation that is something
+ * else, into a batch's data. */
+PyObject *
+lane_apply(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    static const Class needed[] = {OPERATION};
+    if (!all_bound(needed, 1))
+        return NULL;
+    if (count != 2 || !PyDict_CheckExact(args[0]) || !PyList_CheckExact(args[1]))
+        return PyErr_Format(PyExc_TypeError, "apply(data, operations)");
+    Py_ssize_t at = 0;
+    for (; at < PyList_GET_SIZE(args[1]); at++) {
+        PyObject *operation = PyList_GET_ITEM(args[1], at);
+        if (!is_a(operation, OPERATION) || PyLong_AsLong(PyTuple_GET_ITEM(operation, 0)) != PUT
+            || PyLong_AsLongLong(PyTuple_GET_ITEM(operation, 3)) != 0)
+            break;
+        if (PyDict_SetItem(args[0], PyTuple_GET_ITEM(operation, 1), PyTuple_GET_ITEM(operation, 2)) < 0)
+            return NULL;
+    }
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(at);
+}
+
 /* forget(overlay, operations, offset): effects of that entry are in the data now. */
 PyObject *
 lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count)

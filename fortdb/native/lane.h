@@ -112,6 +112,8 @@ set_flag(PyObject *object, Class cls, int field, int flag)
     set_slot(object, cls, field, Py_NewRef(flag ? Py_True : Py_False));
 }
 
+#define PUT 1 /* the kind of an operation that puts, entries.py */
+
 /* An instance of a named tuple; the items' references are taken over, also on failure. */
 PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items);
 
@@ -149,6 +151,7 @@ PyObject *new_slot(PyObject *connection);     /* as ClientConnection.slot */
 int complete(PyObject *slot, PyObject *reply); /* as `complete` of whatever slot it is */
 PyObject *lane_complete(PyObject *module, PyObject *waiters);
 PyObject *lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_apply(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */

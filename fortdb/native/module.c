@@ -10,6 +10,8 @@ static PyMethodDef methods[] = {
     {"complete", lane_complete, METH_O, "complete(waiters): give each of (offset, slot, reply) its reply."},
     {"take", (PyCFunction)(void (*)(void))lane_take, METH_FASTCALL,
      "take(waiting, offset, into): move the waiters up to an offset from a deque to a list."},
+    {"apply", (PyCFunction)(void (*)(void))lane_apply, METH_FASTCALL,
+     "apply(data, operations): put what does not expire; how many operations that were."},
     {"forget", (PyCFunction)(void (*)(void))lane_forget, METH_FASTCALL,
      "forget(overlay, operations, offset): the effects of that entry are in the data now."},
     {"receive", (PyCFunction)(void (*)(void))lane_receive, METH_FASTCALL,

@@ -211,7 +211,7 @@ encoded_put(PyObject *key, PyObject *stored)
     PyObject *made = PyBytes_FromStringAndSize(NULL, OPERATION_BYTES + key_size + size);
     if (made != NULL) {
         char *to = PyBytes_AS_STRING(made);
-        to[0] = 1; /* PUT */
+        to[0] = PUT;
         to[1] = 0;
         put_number(to + 2, (uint64_t)key_size, 2);
         put_number(to + 4, (uint64_t)size, 4);
@@ -225,7 +225,7 @@ encoded_put(PyObject *key, PyObject *stored)
 static PyObject *
 put_operation(PyObject *key, PyObject *stored)
 {
-    PyObject *const items[] = {PyLong_FromLong(1), Py_NewRef(key), Py_NewRef(stored), PyLong_FromLong(0)};
+    PyObject *const items[] = {PyLong_FromLong(PUT), Py_NewRef(key), Py_NewRef(stored), PyLong_FromLong(0)};
     return tuple_of(bound[OPERATION].type, 4, items);
 }
 

@@ -1,7 +1,8 @@
-"""What the processes of nodes and routers share: crossing from other threads to the loop's."""
+"""What the processes of nodes and routers share: crossing from other threads to the loop's, and memory."""
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,6 +14,15 @@ from fortdb.net.loop import Loop
 T = TypeVar("T")
 
 _ANSWER_S_MAX = 2.0
+_COLLECT_AFTER = (50_000, 20, 20)  # objects; collections of the young before one of the older, and of all
+
+
+def spare_the_collector() -> None:
+    """Let the collector of cycles pass over what was made at the start, and look seldom at the rest: a tick makes
+    thousands of objects, which their counts of references free."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 class Latest(Generic[T]):

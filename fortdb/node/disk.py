@@ -15,6 +15,7 @@ from fortdb.limits import (
     LOG_SEGMENTS_KEPT,
     LOG_SEGMENTS_MAX,
 )
+from fortdb.native import lane
 from fortdb.replication.entries import DELETE, PUT, decode_entry, entry_timestamp
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
@@ -157,8 +158,11 @@ def wipe_replica(batch: Batch, partition: int, ranges: tuple[DataRange, ...]) ->
 
 
 def _apply(batch: Batch, partition: int, pending: Pending) -> None:
+    operations = pending.operations
+    if lane is not None:
+        operations = operations[lane.apply(batch.data, operations) :]
     put_data = batch.put_data
-    for kind, key, value, expiry_ms in pending.operations:
+    for kind, key, value, expiry_ms in operations:
         if kind == PUT:
             put_data(key, value)
             if expiry_ms:

@@ -33,7 +33,7 @@ from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.peer import Greeting
-from fortdb.net.process import Latest, on_loop
+from fortdb.net.process import Latest, on_loop, spare_the_collector
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Listener, Outbox
 from fortdb.node.calls import Calls
@@ -135,6 +135,7 @@ class Node:
         self._when_stopping(stopping)
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
+        spare_the_collector()
         self.loop.run(self.service.tick)
         self._close_connections()
         self.session.close(revoke=True)

@@ -20,7 +20,7 @@ from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.notify import feed_watchdog, notify
-from fortdb.net.process import Latest, on_loop
+from fortdb.net.process import Latest, on_loop, spare_the_collector
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Outbox
 from fortdb.router.admin import Admin
@@ -115,6 +115,7 @@ class Router:
         log.info("serving", port=self.front.listener.port)
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
+        spare_the_collector()
         self.loop.run(self._outbox.flush)
         self.front.close()
         for link in self.service.links.values():

@@ -47,6 +47,9 @@ class EngineStats:
 class Batch(Protocol):
     """Changes that become durable and visible together, in order. `partition` is its id."""
 
+    data: dict[bytes, bytes | None]
+    """What is put under data keys, and None for what is deleted."""
+
     def put_data(self, key: bytes, value: bytes) -> None: ...
 
     def delete_data(self, key: bytes) -> None: ...
