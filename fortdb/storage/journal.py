@@ -61,17 +61,15 @@ class Recovered:
         self._after = after
         self._batches: list[tuple[Segment, list[Record]]] = []
         self._next: int | None = None  # the sequence that has to follow, once there is any
+        self.last = after
         self.segments = former_segments(directory)
         self.use = self.segments[-1].use if self.segments else 0
-        if self.use < use:
-            raise StorageFailed(f"the newest files of the journal in {directory} are missing")
-        for segment in self.segments:
-            self._batches.append((segment, self._judge(segment, segment.path.read_bytes())))
-        self.last = after if self._next is None else self._next - 1
-        if self.last < after:
-            raise StorageFailed(
-                f"record {self.last + 1:,} of the journal in {directory} is damaged: {after:,} was on the disk"
-            )
+        try:
+            self._read(directory, use)
+        except BaseException:
+            for segment in self.segments:
+                segment.close()
+            raise
 
     def batches(self) -> Iterator[bytes]:
         """The payload of every batch after `after`, in order. A batch of which the end is torn off is none."""
@@ -83,6 +81,17 @@ class Recovered:
                 if not record.more:
                     yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
                     pieces.clear()
+
+    def _read(self, directory: Path, use: int) -> None:
+        if self.use < use:
+            raise StorageFailed(f"the newest files of the journal in {directory} are missing")
+        for segment in self.segments:
+            self._batches.append((segment, self._judge(segment, segment.path.read_bytes())))
+        self.last = self._after if self._next is None else self._next - 1
+        if self.last < self._after:
+            raise StorageFailed(
+                f"record {self.last + 1:,} of the journal in {directory} is damaged: {self._after:,} was on the disk"
+            )
 
     def _judge(self, segment: Segment, content: bytes) -> list[Record]:
         """The segment's records after `after`, up to one that is not whole."""

@@ -136,9 +136,9 @@ class RocksEngine:
         self.path = path
         self.failure: str | None = None
         # A key's newest value is in the first of `table`, `frozen` and RocksDB that knows the key; None
-        # stands for one that was deleted. Plain dictionaries, for whoever reads them without `get`; other
-        # objects take their places at any time, and only a value (no absence) may be kept across a write.
-        # Both are empty once the engine failed or was closed, so that RocksDB's place is asked, and refuses.
+        # stands for one that was deleted. Plain dictionaries, for whoever reads them without `get`, who must
+        # take them from here anew for every key, in this order: other objects take their places at any time.
+        # Both are empty once the engine failed or was closed; then RocksDB is asked, and that refuses.
         self._active = Table()
         self.table: dict[bytes, bytes | None] = self._active.data
         self.frozen: dict[bytes, bytes | None] = {}

@@ -5,13 +5,15 @@ a key that was deleted. Logs and expiry notes are nearly always written once, so
 in order; who walks them has the list moved into RocksDB first.
 
 A table is moved in pieces, small because `rocksdict` holds the interpreter while it writes: a piece is how
-long the server's thread can be kept waiting. Data goes in no order: sorting costs what it saves.
+long the server's thread can be kept waiting. Data goes in sorted runs, which RocksDB takes in at two thirds of
+the cost; one run for the whole table would save more, and sorting it hold the interpreter for ten milliseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from operator import itemgetter
 
 from fortdb.storage.batch import DELETE_STATE, NEVER_MS, PUT_STATE, Operation, RocksBatch
 
@@ -20,6 +22,9 @@ _KEY_OVERHEAD_BYTES = 150
 
 _PIECE = 64  # so many changes take about 0.1 ms
 _PIECE_BYTES = 1 << 17
+_RUN = 2048  # keys that are sorted together, in less than a millisecond
+
+_key_of = itemgetter(0)
 
 DataPairs = list[tuple[bytes, bytes | None]]
 
@@ -31,6 +36,7 @@ class Table:
         "_moved",
         "_piece",
         "_rest",
+        "_run",
         "_total",
         "data",
         "earliest_note_ms",
@@ -49,6 +55,7 @@ class Table:
         self.through = 0
         self.size_bytes = 0
         self._rest: Iterator[tuple[bytes, bytes | None]] = iter(())
+        self._run: DataPairs = []  # backward
         self._piece = _PIECE
         self._total = self._moved = 0  # changes
 
@@ -101,7 +108,11 @@ class Table:
 
     def next_data(self) -> DataPairs:
         """The next data to move; nothing once all was taken."""
-        pairs = list(islice(self._rest, self._piece))
+        if not self._run:
+            self._run = sorted(islice(self._rest, _RUN), key=_key_of, reverse=True)
+        pairs = self._run[-self._piece :]
+        del self._run[-self._piece :]
+        pairs.reverse()
         self._moved += len(pairs)
         return pairs
 
