@@ -19,8 +19,8 @@ Bound bound[CLASSES] = {
     [REPLICA] = {"Replica", {"leading"}},
     [LEADER] = {"Leader",
                 {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",
-                 "next_offset", "has_enough"}},
-    [ENGINE] = {"RocksEngine", {NULL}},
+                 "next_offset", "has_enough", "log"}},
+    [LOG] = {"ReplicaLog", {"commit"}},
     [OPERATION] = {"Operation", {NULL}},
     [WAITER] = {"Waiter", {NULL}},
 };

@@ -19,7 +19,7 @@
 /* --- bound classes: a slot of an instance is found at an offset (bound.c) ---------------------- */
 
 typedef enum {
-    LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, ENGINE,
+    LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, LOG,
     OPERATION, WAITER,
     CLASSES
 } Class;
@@ -44,8 +44,9 @@ enum { HOSTED_REPLICA, HOSTED_HELD, HOSTED_SERVE_UNTIL_MS };
 enum { REPLICA_LEADING };
 enum {
     LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS, LEADER_PROPOSAL_BYTES,
-    LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH
+    LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG
 };
+enum { LOG_COMMIT };
 
 #define FIELDS_MAX 16
 
@@ -153,6 +154,10 @@ PyObject *lane_complete(PyObject *module, PyObject *waiters);
 PyObject *lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_apply(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* --- syncing (syncer.c) ---------------------------------------------------------------------------- */
+
+extern PyTypeObject SyncerType;
 
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */
 

@@ -106,6 +106,18 @@ stored_at(PyObject *engine, PyObject *key)
     return PyObject_CallMethodOneArg(engine, name_get, key);
 }
 
+/* What an effect that is not in the data yet leaves under its key, if it is committed; else NULL. */
+static PyObject *
+committed_value(PyObject *leader, PyObject *known)
+{
+    int64_t commit = number_at(slot_of(leader, LEADER, LEADER_LOG), LOG, LOG_COMMIT);
+    PyObject *operation = PyTuple_GET_ITEM(known, 0);
+    if (PyLong_AsLongLong(PyTuple_GET_ITEM(known, 1)) > commit)
+        return NULL;
+    int is_put = PyLong_AsLong(PyTuple_GET_ITEM(operation, 0)) == PUT;
+    return Py_NewRef(is_put ? PyTuple_GET_ITEM(operation, 2) : Py_None);
+}
+
 static int
 room_for(Turn *turn, size_t size)
 {
@@ -177,9 +189,11 @@ get(Turn *turn, const Slice *key)
     PyObject *at = data_key(token, key);
     if (at == NULL)
         return FAILED;
-    PyObject *stored = NULL;
     Outcome outcome = DECLINED;
-    if (PyDict_GetItemWithError(slot_of(leader, LEADER, LEADER_OVERLAY), at) == NULL && !PyErr_Occurred())
+    PyObject *stored = NULL, *known = PyDict_GetItemWithError(slot_of(leader, LEADER, LEADER_OVERLAY), at);
+    if (known != NULL)
+        stored = committed_value(leader, known);
+    else if (!PyErr_Occurred())
         stored = stored_at(slot_of(turn->service, SERVICE, SERVICE_ENGINE), at);
     if (stored != NULL) {
         size_t before = turn->replies_size;
@@ -412,10 +426,10 @@ receive(PyObject *connection, uint8_t *buffer)
 PyObject *
 lane_receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {LOOP,   OUTBOX, STREAM,  CLIENT, SLOT,      TOKENS,
-                                   SERVICE, HOSTED, REPLICA, LEADER, OPERATION, WAITER};
+    static const Class needed[] = {LOOP,   OUTBOX,  STREAM, CLIENT, SLOT,      TOKENS, SERVICE,
+                                   HOSTED, REPLICA, LEADER, LOG,    OPERATION, WAITER};
     static __thread uint8_t *buffer;
-    if (count != 3 || names() < 0 || !all_bound(needed, 12))
+    if (count != 3 || names() < 0 || !all_bound(needed, 13))
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "receive(connection, service, counts)");
     PyObject *connection = args[0], *service = args[1];
     if (!is_a(connection, CLIENT) || !is_a(service, SERVICE) || !PyList_CheckExact(args[2]))

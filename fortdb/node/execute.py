@@ -39,6 +39,7 @@ class Execution:
     """One request's view of a partition, and the effects it leaves."""
 
     __slots__ = (
+        "_commit",
         "_lookup",
         "_overlay",
         "_own",
@@ -47,9 +48,11 @@ class Execution:
         "saw_uncommitted",
     )
 
-    def __init__(self, lookup: Lookup, overlay: Overlay, now_ms: int) -> None:
+    def __init__(self, lookup: Lookup, overlay: Overlay, now_ms: int, commit: int = 0) -> None:
+        """Effects up to the offset `commit` are committed, whether they are in the engine yet or not."""
         self._lookup = lookup
         self._overlay = overlay
+        self._commit = commit
         self._own: dict[bytes, Operation] = {}
         self.now_ms = now_ms
         self.operations: list[Operation] = []
@@ -65,7 +68,8 @@ class Execution:
         if known is None:
             value = self._lookup(at)
         else:
-            self.saw_uncommitted = True
+            if known[1] > self._commit:
+                self.saw_uncommitted = True
             value = known[0].value if known[0].kind == PUT else None
         if value is None:
             return None

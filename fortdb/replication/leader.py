@@ -99,7 +99,7 @@ class Leader:
         """Whether requests may be executed now, leases apart: everything inherited is in the data,
         nobody's read lease is left from the epoch before, and no handover is under way."""
         return (
-            self.log.applied >= self.opening_offset
+            min(self.log.applied, self.log.commit) >= self.opening_offset
             and now_ms >= self.serve_from_ms
             and self.transfer_to is None
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from fortdb.native import bind
 from fortdb.replication.dedupe import RequestMemory
 from fortdb.replication.entries import Entry, Operation, decode_entry
 from fortdb.replication.epochs import LogShape
@@ -36,11 +37,26 @@ class Writes(NamedTuple):
 class ReplicaLog:
     """The log of one replica, without its bytes on disk."""
 
+    __slots__ = (
+        *(
+            "shape",
+            "commit",
+            "applied",
+            "synced_offset",
+            "timestamp_ms",
+            "pending",
+            "memory",
+            "memory_is_stale",
+        ),
+        *("state_changed", "_taken_offset", "_wipe", "_truncate", "_writes"),
+    )
+
     def __init__(self, shape: LogShape, applied: int) -> None:
         self.shape = shape
         self.commit = applied
         self.applied = applied
         self.synced_offset = shape.last_offset
+        self._taken_offset = shape.last_offset  # what is on disk as soon as what was taken is
         self.timestamp_ms = 0  # of the newest entry; time never runs backwards along a log
         self.pending: deque[Pending] = deque()
         self.memory = RequestMemory()
@@ -88,6 +104,7 @@ class ReplicaLog:
         self.shape = self.shape.truncated(offset)
         self.commit = min(self.commit, offset)
         self.synced_offset = min(self.synced_offset, offset)
+        self._taken_offset = min(self._taken_offset, offset)  # what follows is not what was taken
         while self.pending and self.pending[-1].offset > offset:
             self.pending.pop()
         self.memory_is_stale = True
@@ -96,7 +113,7 @@ class ReplicaLog:
     def reset(self, shape: LogShape) -> None:
         """Forget everything; go on as if the log began after `shape`'s base."""
         self.shape = shape
-        self.commit = self.applied = self.synced_offset = shape.last_offset
+        self.commit = self.applied = self.synced_offset = self._taken_offset = shape.last_offset
         self.pending.clear()
         self.memory = RequestMemory()
         self.memory_is_stale = False
@@ -106,7 +123,9 @@ class ReplicaLog:
         self._writes = []
 
     def take_writes(self) -> Writes:
-        """What the next batch must hold; the node writes it and, once it is on disk, says so."""
+        """What the next batch must hold; the node writes it and, once it is on disk, says so. More may be
+        appended or truncated meanwhile."""
+        self._taken_offset = self.shape.last_offset
         writes = Writes(
             self._wipe,
             self._truncate,
@@ -120,6 +139,10 @@ class ReplicaLog:
             False,
         )
         return writes
+
+    def synced(self) -> None:
+        """What was taken last is on disk."""
+        self.synced_offset = max(self.synced_offset, self._taken_offset)
 
     def take_committed(self, commit: int) -> list[Pending]:
         """Entries up to `commit` that are not in the data yet, for the same batch."""
@@ -138,3 +161,6 @@ class ReplicaLog:
         self.shape = self.shape.trimmed(offset)
         self.state_changed = True
         return start, offset + 1
+
+
+bind(ReplicaLog)

@@ -227,7 +227,7 @@ class Replica:
 
     def synced(self) -> None:
         """Everything taken is on disk."""
-        self.log.synced_offset = self.log.last_offset
+        self.log.synced()
         if self.leading is not None:
             self.leading.advance_commit()
 
