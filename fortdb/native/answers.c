@@ -115,6 +115,8 @@ completed(PyObject *connection, PyObject *slot, int64_t size)
 int
 complete(PyObject *slot, PyObject *reply)
 {
+    if (names() < 0)
+        return -1;
     if (Py_TYPE(slot) != bound[SLOT].type || !PyBytes_CheckExact(reply)) {
         PyObject *done = PyObject_CallMethodOneArg(slot, name_complete, reply);
         Py_XDECREF(done);
@@ -131,6 +133,27 @@ complete(PyObject *slot, PyObject *reply)
     return result;
 }
 
+static int
+complete_each(PyObject *waiters, Bundle *bundle)
+{
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(waiters); at++) {
+        PyObject *waiter = PyList_GET_ITEM(waiters, at);
+        if (!PyTuple_Check(waiter) || PyTuple_GET_SIZE(waiter) != 3) {
+            PyErr_Format(PyExc_TypeError, "a waiter is (offset, slot, reply)");
+            return -1;
+        }
+        Py_INCREF(waiter);
+        PyObject *slot = PyTuple_GET_ITEM(waiter, 1), *reply = PyTuple_GET_ITEM(waiter, 2);
+        int result = Py_TYPE(slot) == bound[REQUEST_SLOT].type && PyBytes_CheckExact(reply)
+                         ? bundle_reply(bundle, slot, reply)
+                         : complete(slot, reply);
+        Py_DECREF(waiter);
+        if (result < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* complete(waiters): give each its reply. */
 PyObject *
 lane_complete(PyObject *module, PyObject *waiters)
@@ -140,16 +163,14 @@ lane_complete(PyObject *module, PyObject *waiters)
         return NULL;
     if (!PyList_CheckExact(waiters))
         return PyErr_Format(PyExc_TypeError, "complete takes a list");
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(waiters); at++) {
-        PyObject *waiter = PyList_GET_ITEM(waiters, at);
-        if (!PyTuple_Check(waiter) || PyTuple_GET_SIZE(waiter) != 3)
-            return PyErr_Format(PyExc_TypeError, "a waiter is (offset, slot, reply)");
-        Py_INCREF(waiter);
-        int result = complete(PyTuple_GET_ITEM(waiter, 1), PyTuple_GET_ITEM(waiter, 2));
-        Py_DECREF(waiter);
-        if (result < 0)
-            return NULL;
-    }
+    Bundle bundle = {0};
+    int result = complete_each(waiters, &bundle);
+    if (result < 0)
+        bundle_drop(&bundle);
+    else
+        result = bundle_end(&bundle);
+    if (result < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 

@@ -5,6 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <time.h>
 
 /* --- bounds, as in limits.py (tests/unit/test_native.py compares them) ------------------------------ */
 
@@ -15,12 +16,15 @@
 #define PENDING_COMMANDS_MAX 4000
 #define ENTRY_BYTES_MAX (1024 * 1024)
 #define UNCOMMITTED_BYTES_MAX (64 * 1024 * 1024)
+#define FRAME_BYTES_MAX (64 * 1024 * 1024)
+#define PEER_OUTPUT_BYTES (16 * 1024 * 1024)
+#define CHANNEL_REQUESTS_MAX 20000
 
 /* --- bound classes: a slot of an instance is found at an offset (bound.c) ---------------------- */
 
 typedef enum {
     LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, LOG,
-    OPERATION, WAITER,
+    OPERATION, WAITER, FRAMES, GREETING, REQUEST_SLOT, MEMORY, SESSION, LINK, ROUTER, CHANNEL, UNANSWERED, LATENCY,
     CLASSES
 } Class;
 
@@ -41,12 +45,25 @@ enum {
     SERVICE_TOUCHED
 };
 enum { HOSTED_REPLICA, HOSTED_HELD, HOSTED_SERVE_UNTIL_MS };
-enum { REPLICA_LEADING };
+enum { REPLICA_LEADING, REPLICA_EPOCH };
 enum {
     LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS, LEADER_PROPOSAL_BYTES,
     LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG
 };
 enum { LOG_COMMIT };
+enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL };
+enum { GREETING_SESSION };
+enum { REQUEST_SLOT_PEER, REQUEST_SLOT_PARTITION, REQUEST_SLOT_SEQUENCE };
+enum { MEMORY_SESSIONS, MEMORY_USES };
+enum { SESSION_KNOWN, SESSION_WATERMARK, SESSION_USED };
+enum { LINK_IS_UP, LINK_STREAM };
+enum { ROUTER_LOOP, ROUTER_TOKENS, ROUTER_CHANNELS, ROUTER_DEADLINE_MS, ROUTER_LATENCY };
+enum { CHANNEL_EPOCH, CHANNEL_WIRE, CHANNEL_UNANSWERED, CHANNEL_NEXT, CHANNEL_OLDEST };
+enum {
+    UNANSWERED_COMMAND, UNANSWERED_SLOT, UNANSWERED_IS_WRITE, UNANSWERED_DEADLINE_MS, UNANSWERED_SENT_COUNT,
+    UNANSWERED_BEGAN_S
+};
+enum { LATENCY_BOUNDS_S, LATENCY_COUNTS, LATENCY_SUM_S };
 
 #define FIELDS_MAX 16
 
@@ -120,8 +137,47 @@ PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items)
 
 /* --- the loop (loop.c) ------------------------------------------------------------------------- */
 
-int64_t steady_ms(void); /* as clock.steady_ms */
 PyObject *lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* As fortdb.clock: it goes on while the machine is suspended, as leases do (rule 11). */
+static inline int64_t
+steady_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* What became of a request: done, left to the Python code untouched, or failed with an exception. */
+typedef enum { DONE, DECLINED, FAILED } Outcome;
+
+/* --- numbers on the wire and in the log: little-endian ----------------------------------- */
+
+static inline void
+put_number(char *to, uint64_t number, int bytes)
+{
+    for (int at = 0; at < bytes; at++)
+        to[at] = (char)(number >> 8 * at);
+}
+
+static inline uint64_t
+number_from(const uint8_t *at, int bytes)
+{
+    uint64_t number = 0;
+    for (int byte = bytes - 1; byte >= 0; byte--)
+        number = number << 8 | at[byte];
+    return number;
+}
+
+/* Bytes that collect for one stream, to be written as one piece. All zero at first. */
+typedef struct {
+    char *data;
+    size_t size, room;
+} Output;
+
+char *output_room(Output *output, size_t size);        /* where `size` bytes fit; NULL and an exception */
+int output_write(Output *output, PyObject *stream);    /* hand over what has collected */
+void output_free(Output *output);
 
 /* --- hashing (sha1.c) ----------------------------------------------------------------------- */
 
@@ -141,7 +197,16 @@ typedef enum { PLAIN_GET, PLAIN_SET, UNFINISHED, SPECIAL } Kind;
  * into the buffer and `used` is the length; the beginning of such a command; or anything else. */
 Kind read_request(const uint8_t *at, const uint8_t *end, Slice *key, Slice *value, size_t *used);
 
-/* --- streams (stream.c) ------------------------------------------------------------------------ */
+/* --- streams (stream.c, receive.c) --------------------------------------------------------------- */
+
+#define TAIL_BYTES_MAX (64 * 1024) /* an unfinished request or frame that is longer goes the long way */
+
+/* Reads behind the tail, what was left of the read before, which stands in a slot of the stream. The number of
+ * bytes in the buffer; 0: nothing came; -1: the long way has to look. NULL in `buffer`: no memory. */
+ssize_t receive_behind(PyObject *stream, Class cls, int tail, uint8_t **buffer);
+int keep_tail(PyObject *stream, Class cls, int tail, const uint8_t *at, const uint8_t *end);
+int hand_on(PyObject *stream, const uint8_t *at, const uint8_t *end); /* to its `take` */
+int add_counts(PyObject *totals, const long counts[2]);               /* to a list of two numbers */
 
 int stream_write(PyObject *stream, PyObject *data); /* as Stream.write; `data` is bytes */
 PyObject *lane_flush(PyObject *module, PyObject *streams);
@@ -159,8 +224,86 @@ PyObject *lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 extern PyTypeObject SyncerType;
 
+/* --- clients (front.c) ------------------------------------------------------------------------------ */
+
+typedef struct {
+    Kind kind; /* PLAIN_GET or PLAIN_SET, which alone has a value */
+    Slice key, value, whole;
+} Plain;
+
+typedef struct {
+    PyObject *connection, *service;
+    int64_t now_ms;
+    Output replies;     /* of requests that wait for nothing */
+    Py_ssize_t pending; /* slots of the connection */
+} Turn;
+
+/* Reads from a client and gives `execute` what is plain, as long as the connection is not full and nothing
+ * is declined; the rest is handed on. True or False as the function of the front, NULL on an exception. */
+PyObject *client_turn(Turn *turn, PyObject *loop, PyObject *counts, Outcome (*execute)(Turn *, const Plain *));
+
+/* --- replicas (replica.c) ------------------------------------------------------------------------------ */
+
+#define TOKEN_BYTES 8
+
+typedef struct {
+    PyObject *session; /* the number that the router chose */
+    uint64_t sequence, watermark;
+} Identity;
+
+PyObject *partition_at(PyObject *tokens, const uint8_t token[TOKEN_BYTES]); /* its id, borrowed */
+PyObject *ready_leader(PyObject *hosted, int64_t now_ms);
+PyObject *data_key(const uint8_t token[TOKEN_BYTES], const Slice *key);
+Outcome read_plain(PyObject *service, PyObject *leader, PyObject *at, Output *replies);
+Outcome propose_plain(PyObject *service, PyObject *leader, PyObject *at, const Slice *value,
+                      const Identity *identity, PyObject **offset);
+int await_commit(PyObject *service, PyObject *hosted, PyObject *leader, PyObject *offset, PyObject *slot);
+PyObject *plain_reply(void); /* to a SET, borrowed */
+
+/* --- frames (frames.c) --------------------------------------------------------------------------------- */
+
+#define FRAME_HEAD_BYTES 5  /* length, type */
+#define REPLY_HEAD_BYTES 11 /* partition, sequence, status */
+#define TYPE_REQUEST 20
+#define TYPE_REPLY 21
+
+typedef struct {
+    int type;
+    const uint8_t *body, *end, *start; /* the frame itself begins at `start` */
+} Frame;
+
+typedef struct {
+    PyObject *stream, *service;
+    int64_t now_ms;
+    Output output; /* frames for the same stream */
+    long counts[2];
+    double now_s;  /* as perf_counter() */
+} FrameTurn;
+
+/* Reads from a peer and gives `heard` each frame; what it declines is handed on, in its place. */
+PyObject *frame_turn(FrameTurn *turn, PyObject *loop, Outcome (*heard)(FrameTurn *, const Frame *));
+void put_reply_head(char *to, uint64_t partition, uint64_t sequence, size_t reply_bytes);
+
+/* --- answers to routers (requests.c) --------------------------------------------------------------------- */
+
+/* Replies for the same peer one after the other, to be written as one piece. All zero at first. */
+typedef struct {
+    PyObject *peer;
+    Output output;
+} Bundle;
+
+int bundle_reply(Bundle *bundle, PyObject *slot, PyObject *reply); /* as RequestSlot.complete */
+int bundle_end(Bundle *bundle);                                    /* writes the last of it */
+void bundle_drop(Bundle *bundle);                                  /* after an exception */
+
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */
 
 PyObject *lane_receive(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_hear_requests(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* --- a router's requests (router.c) ------------------------------------------------------------------------ */
+
+PyObject *lane_send_on(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_hear_replies(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif

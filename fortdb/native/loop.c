@@ -3,17 +3,8 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #define EVENTS_MAX 1024 /* taken in one turn; the kernel keeps the others and goes round */
-
-int64_t
-steady_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* A client's connection has its way: (function, service, counts), to be called with the connection before
  * them. True if it looked after what arrived. */

@@ -16,6 +16,12 @@ static PyMethodDef methods[] = {
      "forget(overlay, operations, offset): the effects of that entry are in the data now."},
     {"receive", (PyCFunction)(void (*)(void))lane_receive, METH_FASTCALL,
      "receive(connection, service, counts): read from a client, and execute what is plain."},
+    {"hear_requests", (PyCFunction)(void (*)(void))lane_hear_requests, METH_FASTCALL,
+     "hear_requests(peer, service, counts): read from a router, and execute what is plain."},
+    {"send_on", (PyCFunction)(void (*)(void))lane_send_on, METH_FASTCALL,
+     "send_on(connection, router, counts): read from a client, and send on what is plain."},
+    {"hear_replies", (PyCFunction)(void (*)(void))lane_hear_replies, METH_FASTCALL,
+     "hear_replies(stream, router): read from a node, and give clients their answers."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -35,7 +41,8 @@ PyInit__native(void)
 #define ADD(bound) PyModule_AddIntConstant(module, #bound, bound)
     if (ADD(KEY_BYTES_MAX) < 0 || ADD(RECEIVE_BYTES) < 0 || ADD(OUTPUT_SOFT_BYTES) < 0
         || ADD(INPUT_SOFT_BYTES) < 0 || ADD(PENDING_COMMANDS_MAX) < 0 || ADD(ENTRY_BYTES_MAX) < 0
-        || ADD(UNCOMMITTED_BYTES_MAX) < 0 || PyModule_AddType(module, &SyncerType) < 0) {
+        || ADD(UNCOMMITTED_BYTES_MAX) < 0 || ADD(FRAME_BYTES_MAX) < 0 || ADD(PEER_OUTPUT_BYTES) < 0
+        || ADD(CHANNEL_REQUESTS_MAX) < 0 || PyModule_AddType(module, &SyncerType) < 0) {
         Py_DECREF(module);
         return NULL;
     }

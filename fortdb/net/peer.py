@@ -18,6 +18,7 @@ import structlog
 
 from fortdb.errors import BadRequest, FortError
 from fortdb.limits import PEER_OUTPUT_BYTES
+from fortdb.native import bind
 from fortdb.net.loop import WRITE, Loop
 from fortdb.net.stream import Outbox, Stream
 from fortdb.replication.messages import (
@@ -75,19 +76,42 @@ class Greeting:
         return Greeting(cluster, name, incarnation, session)
 
 
-class _FrameStream(Stream):
+bind(Greeting)
+
+
+class FrameStream(Stream):
     """A connection on which frames arrive, the greeting first."""
 
-    def __init__(self, loop: Loop, outbox: Outbox, connection: socket.socket, cluster: str) -> None:
+    __slots__ = ("_cluster", "_frames", "_reader", "_short_way", "is_special", "other", "tail")
+
+    def __init__(
+        self,
+        loop: Loop,
+        outbox: Outbox,
+        connection: socket.socket,
+        cluster: str,
+        short_way: ShortWay | None,
+    ) -> None:
         super().__init__(loop, outbox, connection)
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS_MAX)
         self.other: Greeting | None = None
+        self.tail = b""  # the beginning of a frame that the short way has read
+        self.is_special = True  # what comes next needs the long way: at first, it is the greeting
         self._cluster = cluster
         self._reader = FrameReader()
         self._frames: deque[tuple[int, bytes]] = deque()
+        self._short_way = short_way
+
+    def readable(self) -> None:
+        if self._short_way is None or not self._short_way(self):
+            super().readable()
 
     def received(self, data: bytes) -> None:
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """What arrived, as far as it was not heard the short way."""
         try:
             self._frames.extend(self._reader.feed(data))
         except BadRequest as error:
@@ -118,6 +142,7 @@ class _FrameStream(Stream):
         except BadRequest as error:
             self._refuse(error)
             return
+        self.is_special = bool(frames) or self.other is None or not self._reader.is_between_frames
         if self.is_paused and self.is_open:
             self.resume()
 
@@ -132,8 +157,17 @@ class _FrameStream(Stream):
         raise NotImplementedError
 
 
-class Peer(_FrameStream):
-    """The dialled side. `heard` gets (peer, frame type, body) for every frame after the greeting."""
+bind(FrameStream)
+
+ShortWay = Callable[[FrameStream], bool]
+"""Reads from a connection and hears what is plain, or returns False; see `fortdb.native`."""
+
+
+class Peer(FrameStream):
+    """The dialled side. `heard` gets (peer, frame type, body) for every frame after the greeting but those
+    that went the short way."""
+
+    __slots__ = ("_closed", "_heard", "_own")
 
     def __init__(
         self,
@@ -143,8 +177,9 @@ class Peer(_FrameStream):
         own: Greeting,
         heard: Callable[[Peer, int, bytes], None],
         closed: Callable[[Peer], None],
+        short_way: ShortWay | None = None,
     ) -> None:
-        super().__init__(loop, outbox, connection, own.cluster)
+        super().__init__(loop, outbox, connection, own.cluster, short_way)
         self._own = own
         self._heard = heard
         self._closed = closed
@@ -159,11 +194,13 @@ class Peer(_FrameStream):
         self._closed(self)
 
 
-class _Dialled(_FrameStream):
+class _Dialled(FrameStream):
     """One connection of a `Link`."""
 
+    __slots__ = ("_connecting", "_link")
+
     def __init__(self, link: Link, connection: socket.socket) -> None:
-        super().__init__(link.loop, link.outbox, connection, link.own.cluster)
+        super().__init__(link.loop, link.outbox, connection, link.own.cluster, link.short_way)
         self._link = link
         self._connecting = True
         self.loop.modify(self.descriptor, WRITE)
@@ -197,8 +234,11 @@ class _Dialled(_FrameStream):
 class Link:
     """A lasting connection to one other process, dialled again whenever it breaks.
 
-    `up(link, greeting)` and `down(link)` alternate; `heard(link, type, body)` comes in between.
+    `up(link, greeting)` and `down(link)` alternate; `heard(link, type, body)` comes in between, for the
+    frames that did not go the short way.
     """
+
+    __slots__ = ("__dict__", "is_up", "stream")
 
     def __init__(
         self,
@@ -211,6 +251,7 @@ class Link:
         up: Callable[[Link, Greeting], None],
         down: Callable[[Link], None],
         heard: Callable[[Link, int, bytes], None],
+        short_way: ShortWay | None = None,
     ) -> None:
         self.loop = loop
         self.outbox = outbox
@@ -218,10 +259,11 @@ class Link:
         self.name = name
         self.address = address
         self.heard = heard
+        self.short_way = short_way
         self.is_up = False
         self._up = up
         self._down = down
-        self._stream: _Dialled | None = None
+        self.stream: _Dialled | None = None
         self._attempts = 0
         self._closed = False
         self._dial()
@@ -229,32 +271,32 @@ class Link:
     @property
     def unsent_bytes(self) -> int:
         """Output that the other side has not taken yet."""
-        return self._stream.unsent_bytes if self._stream is not None else 0
+        return self.stream.unsent_bytes if self.stream is not None else 0
 
     def write(self, data: bytes) -> None:
         """Send a frame; dropped when the link is down (its user starts over when it is up)."""
         if self.is_up:
-            assert self._stream is not None
-            self._stream.write(data)
+            assert self.stream is not None
+            self.stream.write(data)
 
     def readdress(self, address: str) -> None:
         """The other process is to be found elsewhere from now on."""
         if address != self.address:
             self.address = address
             self._attempts = 0
-            if self._stream is not None:
-                self._stream.close("moved")
+            if self.stream is not None:
+                self.stream.close("moved")
 
     def close(self) -> None:
         """Hang up for good."""
         self._closed = True
-        if self._stream is not None:
-            self._stream.close("closed")
+        if self.stream is not None:
+            self.stream.close("closed")
 
     def break_off(self, reason: str) -> None:
         """Hang up and dial again: the other side has stopped answering."""
-        if self._stream is not None:
-            self._stream.close(reason)
+        if self.stream is not None:
+            self.stream.close(reason)
 
     def greeted(self, stream: _Dialled, other: Greeting) -> None:
         """Called by the connection."""
@@ -267,7 +309,7 @@ class Link:
 
     def lost(self, stream: _Dialled, reason: str) -> None:
         """Called by the connection."""
-        was_up, self.is_up, self._stream = self.is_up, False, None
+        was_up, self.is_up, self.stream = self.is_up, False, None
         if was_up:
             log.info("link_down", peer=self.name, address=self.address, reason=reason)
             self._down(self)
@@ -280,7 +322,7 @@ class Link:
             self.loop.call_later(delay_ms, self._dial)
 
     def _dial(self) -> None:
-        if self._closed or self._stream is not None:
+        if self._closed or self.stream is not None:
             return
         host, _, port = self.address.rpartition(":")
         connection: socket.socket | None = None
@@ -302,8 +344,11 @@ class Link:
             log.debug("dial_failed", peer=self.name, address=self.address, reason=str(error))
             self._dial_later()
             return
-        stream = self._stream = _Dialled(self, connection)
+        stream = self.stream = _Dialled(self, connection)
         self.loop.call_later(
             _GREETING_MS_MAX,
             lambda: None if stream.other else stream.close("no greeting"),
         )
+
+
+bind(Link)

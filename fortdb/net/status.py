@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from fortdb.errors import ConfigError
+from fortdb.native import bind
 
 _REQUEST_S_MAX = 5.0  # a scraper that says nothing for so long is cut off
 _BUCKETS_S = (
@@ -41,16 +42,17 @@ class Health:
 class LatencyHistogram:
     """Counts durations in Prometheus' cumulative buckets, 0.1 ms to 10 s. For one thread."""
 
-    __slots__ = ("_counts", "_sum_s")
+    __slots__ = ("bounds_s", "counts", "sum_s")
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(_BUCKETS_S) + 1)
-        self._sum_s = 0.0
+        self.bounds_s = _BUCKETS_S
+        self.counts = [0] * (len(_BUCKETS_S) + 1)
+        self.sum_s = 0.0
 
     def observe(self, seconds: float, count: int = 1) -> None:
         """`count` things took so long."""
-        self._counts[bisect_left(_BUCKETS_S, seconds)] += count
-        self._sum_s += seconds * count
+        self.counts[bisect_left(self.bounds_s, seconds)] += count
+        self.sum_s += seconds * count
 
     def family(
         self, name: str, documentation: str, labels: Mapping[str, str] | None = None
@@ -59,11 +61,14 @@ class LatencyHistogram:
         labels = labels or {}
         family = HistogramMetricFamily(name, documentation, labels=list(labels))
         buckets, total = [], 0
-        for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), self._counts, strict=True):
+        for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), self.counts, strict=True):
             total += count
             buckets.append((bound, total))
-        family.add_metric(list(labels.values()), buckets, self._sum_s)
+        family.add_metric(list(labels.values()), buckets, self.sum_s)
         return family
+
+
+bind(LatencyHistogram)
 
 
 class StatusServer:

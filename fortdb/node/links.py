@@ -14,7 +14,8 @@ import structlog
 from hiredis import Reader
 
 from fortdb.errors import BadRequest, FortError, StorageFailed
-from fortdb.net.peer import Greeting, Link, Peer
+from fortdb.native import bind, lane
+from fortdb.net.peer import FrameStream, Greeting, Link, Peer
 from fortdb.node.snapshots import SnapshotInstall
 from fortdb.protocol.commands import TABLE, Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
@@ -85,6 +86,9 @@ class RequestSlot:
             self.peer.write(encode_reply(self.partition, self.sequence, status, reply))
 
 
+bind(RequestSlot)
+
+
 class CallSlot(NamedTuple):
     """Where the answer to a call goes."""
 
@@ -106,6 +110,7 @@ class Links:
         self._incarnations: dict[str, str] = {}  # of followers whose link is up
         self._leaders: dict[str, Peer] = {}  # nodes that dialled us
         self._reader = Reader()
+        self.plain_counts = [0, 0]  # GETs and SETs of routers that went the short way
 
     # --- connections ------------------------------------------------------------------------
 
@@ -119,6 +124,7 @@ class Links:
             service.own,
             self._heard_peer,
             self._peer_closed,
+            None if lane is None else self._hear_shortly,
         )
 
     def connect(self, addresses: dict[str, str]) -> None:
@@ -333,6 +339,12 @@ class Links:
             install.add(message)
         else:
             install.end(message)
+
+    def _hear_shortly(self, peer: FrameStream) -> bool:
+        """Plain requests of routers, the short way (`fortdb.native`)."""
+        assert lane is not None
+        looked_after: bool = lane.hear_requests(peer, self._service, self.plain_counts)
+        return looked_after
 
     def _heard_request(self, peer: Peer, request: Request) -> None:
         service = self._service

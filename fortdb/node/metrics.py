@@ -17,7 +17,10 @@ from fortdb.node.service import NodeService
 
 def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
     """All families of a node."""
-    yield from front_metrics(front, service.requests_total, service.errors_total)
+    total = service.requests_total
+    gets, sets = service.links.plain_counts
+    requests = {**total, "GET": total["GET"] + gets, "SET": total["SET"] + sets}
+    yield from front_metrics(front, requests, service.errors_total)
     yield service.commit_latency.family(
         "fortdb_commit_seconds", "From an entry's first write to every in-sync replica having it on disk", {}
     )

@@ -374,6 +374,11 @@ class FrameReader:
         self._held_bytes = 0
         self._wanted_bytes = FRAME.size  # until the next frame can be cut: a large one is joined once
 
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether nothing of an unfinished frame is held."""
+        return not self._held_bytes
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The frames completed by `data`. Raises `BadRequest` when one is larger than allowed."""
         self._chunks.append(data)

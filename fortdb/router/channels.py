@@ -16,13 +16,13 @@ Reads travel the same way; executing one twice harms nobody.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
 from fortdb.errors import Busy, FortError, OutcomeUnknown, Unavailable
 from fortdb.limits import CHANNEL_REQUESTS_MAX
+from fortdb.native import bind
 from fortdb.net.gather import Completes
 from fortdb.replication.messages import encode_request
 
@@ -52,8 +52,15 @@ class Unanswered:
         self.began_s = perf_counter()
 
 
+bind(Unanswered)
+
+
 class Channel:
     """Unanswered requests to one partition."""
+
+    __slots__ = (
+        *("partition", "name", "leader", "epoch", "retries_total", "wire", "unanswered", "next", "oldest"),
+    )
 
     def __init__(self, partition: int, name: str) -> None:
         self.partition = partition
@@ -61,34 +68,45 @@ class Channel:
         self.leader: str | None = None
         self.epoch = 0
         self.retries_total = 0
-        self._wire: Wire | None = None
-        self._unanswered: OrderedDict[int, Unanswered] = OrderedDict()
-        self._next = 1
+        self.wire: Wire | None = None
+        self.unanswered: dict[int, Unanswered] = {}  # by sequence, in which order they are added
+        self.next = 1  # sequence
+        self.oldest = 1  # no sequence below is unanswered; see `watermark`
 
     def __len__(self) -> int:
-        return len(self._unanswered)
+        return len(self.unanswered)
+
+    def watermark(self) -> int:
+        """The oldest sequence that is unanswered, or the next. (The first key of a dictionary that is
+        emptied from its head takes longer and longer to find; each sequence is passed here once.)"""
+        oldest = self.oldest
+        while oldest < self.next and oldest not in self.unanswered:
+            oldest += 1
+        self.oldest = oldest
+        return oldest
 
     def send(self, request: Unanswered) -> None:
         """Send a request, or keep it until there is a leader to send it to."""
-        unanswered = self._unanswered
+        unanswered = self.unanswered
         if len(unanswered) >= CHANNEL_REQUESTS_MAX:
             request.slot.complete(Busy(f"{len(unanswered)} requests wait for {self.name} already").wire())
             return
-        sequence = self._next
-        self._next += 1
+        sequence = self.next
+        self.next += 1
         unanswered[sequence] = request
-        wire = self._wire
+        wire = self.wire
         if wire is not None and wire.is_up:
             request.sent_count = 1
-            watermark = next(iter(unanswered))
-            wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
+            wire.write(
+                encode_request(self.partition, self.epoch, sequence, self.watermark(), request.command)
+            )
 
     def answered(self, sequence: int, reply: bytes, wire: Wire) -> Unanswered | None:
         """The answer to a request. What a former leader still says after the request was sent to
         the next one is ignored: only the last to execute it knows what holds. Returns the request."""
-        if wire is not self._wire:
+        if wire is not self.wire:
             return None
-        request = self._unanswered.pop(sequence, None)
+        request = self.unanswered.pop(sequence, None)
         if request is not None:
             if request.is_write and request.sent_count > 1 and reply.startswith(_NOT_BEGUN):
                 reply = OutcomeUnknown(
@@ -100,33 +118,34 @@ class Channel:
 
     def route(self, leader: str | None, epoch: int, wire: Wire | None) -> None:
         """Somebody leads in this epoch. What is unanswered goes there if this is news."""
-        if epoch > self.epoch or (epoch == self.epoch and wire is not self._wire):
-            self.leader, self.epoch, self._wire = leader, epoch, wire
+        if epoch > self.epoch or (epoch == self.epoch and wire is not self.wire):
+            self.leader, self.epoch, self.wire = leader, epoch, wire
             self._send_again()
 
     def link_up(self, name: str, wire: Wire) -> None:
         """There is a new connection to a node; what was sent on the former one may be lost."""
         if name == self.leader:
-            self._wire = wire
+            self.wire = wire
             self._send_again()
 
     def _send_again(self) -> None:
-        wire = self._wire
-        if wire is None or not wire.is_up or not self._unanswered:
+        wire = self.wire
+        if wire is None or not wire.is_up or not self.unanswered:
             return
-        watermark = next(iter(self._unanswered))
-        for sequence, request in self._unanswered.items():
+        watermark = self.watermark()
+        for sequence, request in self.unanswered.items():
             self.retries_total += request.sent_count > 0
             request.sent_count += 1
             wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
     def time_out(self, now_ms: int, failed: Callable[[FortError], None]) -> None:
         """Answer what is past its deadline, saying whether it may have been applied."""
-        while self._unanswered:
-            sequence, request = next(iter(self._unanswered.items()))
+        while self.unanswered:
+            sequence = self.watermark()
+            request = self.unanswered[sequence]
             if request.deadline_ms > now_ms:
                 return
-            del self._unanswered[sequence]
+            del self.unanswered[sequence]
             error = self._timed_out(request)
             failed(error)
             request.slot.complete(error.wire())
@@ -138,3 +157,6 @@ class Channel:
                 f"partition {self.name}: {leader} in time; the write may or may not have been applied"
             )
         return Unavailable(f"partition {self.name}: {leader} in time; nothing was applied, try again")
+
+
+bind(Channel)

@@ -73,6 +73,7 @@ class Router:
             port=config.client.port,
             connections_max=config.client.connections_max,
             idle_ms_max=config.client.idle_ms_max,
+            way=self.service.way,
         )
         self._keeper = self._elastic_ip(config)
         stuck = Health(False, "stuck", "the server's thread does not answer")

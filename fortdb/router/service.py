@@ -17,10 +17,11 @@ import structlog
 from fortdb.errors import BadRequest, FortError, Unavailable
 from fortdb.limits import KEY_BYTES_MAX
 from fortdb.model import ClusterView, NodeState
-from fortdb.net.front import ClientConnection, Slot
+from fortdb.native import bind, lane
+from fortdb.net.front import ClientConnection, Slot, Way
 from fortdb.net.gather import Completes, Gather, sum_of
 from fortdb.net.loop import Loop
-from fortdb.net.peer import Greeting, Link
+from fortdb.net.peer import FrameStream, Greeting, Link
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
 from fortdb.protocol.arguments import parse_cursor
@@ -48,6 +49,8 @@ Administer = Callable[[Slot, Command, list[bytes]], None]
 class RouterService:
     """Executes clients' commands by sending them on."""
 
+    __slots__ = ("__dict__", "channels", "deadline_ms", "latency", "loop", "tokens")
+
     def __init__(
         self,
         loop: Loop,
@@ -70,7 +73,7 @@ class RouterService:
         self.retries_total = 0
         self.latency = LatencyHistogram()
         self._own = Greeting(cluster, name, session=int.from_bytes(os.urandom(8)) | 1)
-        self._deadline_ms = deadline_ms
+        self.deadline_ms = deadline_ms
         self._settings = settings
         self._information = information
         self._calls: dict[int, tuple[str, Completes]] = {}
@@ -111,6 +114,7 @@ class RouterService:
                     up=self._link_up,
                     down=self._link_down,
                     heard=self._heard,
+                    short_way=None if lane is None else self._hear_shortly,
                 )
         known = view.layout.nodes if view.layout is not None else {}
         for name in [name for name in self.links if name not in view.nodes and name not in known]:
@@ -183,7 +187,7 @@ class RouterService:
         return slot
 
     def _request(self, partition: int, payload: bytes, command: Command, slot: Completes) -> None:
-        deadline_ms = self.loop.now_ms + self._deadline_ms
+        deadline_ms = self.loop.now_ms + self.deadline_ms
         is_write = command.kind is CommandKind.WRITE
         self.channels[partition].send(Unanswered(payload, slot, is_write, deadline_ms))
 
@@ -206,7 +210,7 @@ class RouterService:
     def _count(self, connection: ClientConnection) -> Slot:
         slot = connection.slot()
         gather = Gather(slot, len(self.channels), sum_of)
-        deadline_ms = self.loop.now_ms + self._deadline_ms
+        deadline_ms = self.loop.now_ms + self.deadline_ms
         for index, channel in enumerate(self.channels.values()):
             channel.send(Unanswered(_DBSIZE, gather.part(index), False, deadline_ms))
         return slot
@@ -226,6 +230,10 @@ class RouterService:
         self.call(up[0], [b"STALE", b"%d" % partition.id, *args[:2]], slot)
         return slot
 
+    def way(self, counts: list[int]) -> Way | None:
+        """The short way of plain requests whose leaders can be reached, where there is one."""
+        return None if lane is None else (lane.send_on, self, counts)
+
     # --- calls to nodes --------------------------------------------------------------------------------
 
     def call(self, node: str, args: list[bytes], slot: Completes) -> None:
@@ -238,7 +246,7 @@ class RouterService:
         self._next_call += 1
         self._calls[number] = (node, slot)
         link.write(encode_call(number, pack(args)))
-        self.loop.call_later(self._deadline_ms, partial(self._call_timed_out, number))
+        self.loop.call_later(self.deadline_ms, partial(self._call_timed_out, number))
 
     def _call_timed_out(self, number: int) -> None:
         node, slot = self._calls.pop(number, ("", None))
@@ -265,6 +273,12 @@ class RouterService:
         else:
             raise BadRequest(f"a node does not send frames of type {kind} to a router")
 
+    def _hear_shortly(self, stream: FrameStream) -> bool:
+        """Replies that can only mean one thing, the short way."""
+        assert lane is not None
+        looked_after: bool = lane.hear_replies(stream, self)
+        return looked_after
+
     def _heard_hint(self, channel: Channel, hint: bytes) -> None:
         """A node refused a request and named the leader it knows; the watch may be slower."""
         epoch, _, leader = hint.partition(b" ")
@@ -286,3 +300,6 @@ class RouterService:
     def is_idle(self) -> bool:
         """Whether nobody waits for an answer."""
         return not self._calls and not any(self.channels.values())
+
+
+bind(RouterService)

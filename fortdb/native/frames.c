@@ -1,0 +1,105 @@
+/* A turn of a peer: frames are cut where they arrived and heard one by one, in order.
+ *
+ * A frame that is declined, whatever it is, goes to the stream's `take` alone and those behind it are heard
+ * here again, unless the stream cannot go on. */
+#include "lane.h"
+
+/* Cuts the frame at `at`. 1: it is whole; 0: not all of it is there; -1: FrameReader has to look. */
+static int
+cut(const uint8_t *at, const uint8_t *end, Frame *frame)
+{
+    if (end - at < FRAME_HEAD_BYTES)
+        return 0;
+    uint64_t size = number_from(at, 4);
+    if (size > FRAME_BYTES_MAX)
+        return -1;
+    if ((uint64_t)(end - at) - FRAME_HEAD_BYTES < size)
+        return 0;
+    *frame = (Frame){at[4], at + FRAME_HEAD_BYTES, at + FRAME_HEAD_BYTES + size, at};
+    return 1;
+}
+
+/* Whether what this turn writes leaves room for what the next frame is answered with. */
+static int
+has_room(FrameTurn *turn)
+{
+    return number_at(turn->stream, STREAM, STREAM_QUEUED_BYTES) + (int64_t)turn->output.size <= PEER_OUTPUT_BYTES;
+}
+
+static int
+goes_on(PyObject *stream)
+{
+    return is_true_at(stream, STREAM, STREAM_IS_OPEN) && !is_true_at(stream, STREAM, STREAM_IS_PAUSED)
+           && !is_true_at(stream, FRAMES, FRAMES_IS_SPECIAL);
+}
+
+static int
+work(FrameTurn *turn, const uint8_t *at, const uint8_t *end, Outcome (*heard)(FrameTurn *, const Frame *))
+{
+    PyObject *stream = turn->stream;
+    while (at < end && goes_on(stream) && has_room(turn)) {
+        Frame frame;
+        int whole = cut(at, end, &frame);
+        if (whole == 0 && end - at <= TAIL_BYTES_MAX) {
+            if (keep_tail(stream, FRAMES, FRAMES_TAIL, at, end) < 0)
+                return -1;
+            at = end;
+        }
+        if (whole <= 0)
+            break;
+        Outcome outcome = heard(turn, &frame);
+        if (outcome == FAILED)
+            return -1;
+        if (outcome == DECLINED
+            && (output_write(&turn->output, stream) < 0 || hand_on(stream, frame.start, frame.end) < 0))
+            return -1;
+        at = frame.end;
+    }
+    if (output_write(&turn->output, stream) < 0)
+        return -1;
+    return at == end || !is_true_at(stream, STREAM, STREAM_IS_OPEN) ? 0 : hand_on(stream, at, end);
+}
+
+/* As `Stream.readable` notes it: what arrived, arrived before this moment (rule 14). */
+static int
+note_arrival(FrameTurn *turn, PyObject *loop)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    turn->now_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    turn->now_ms = steady_ms();
+    return set_number(loop, LOOP, LOOP_NOW_MS, turn->now_ms);
+}
+
+PyObject *
+frame_turn(FrameTurn *turn, PyObject *loop, Outcome (*heard)(FrameTurn *, const Frame *))
+{
+    PyObject *stream = turn->stream;
+    if (is_true_at(stream, STREAM, STREAM_IS_PAUSED) || is_true_at(stream, FRAMES, FRAMES_IS_SPECIAL))
+        Py_RETURN_FALSE;
+    uint8_t *buffer;
+    ssize_t size = receive_behind(stream, FRAMES, FRAMES_TAIL, &buffer);
+    if (buffer == NULL)
+        return NULL;
+    if (size < 0)
+        Py_RETURN_FALSE;
+    if (size == 0)
+        Py_RETURN_TRUE;
+    int result = note_arrival(turn, loop);
+    if (result == 0)
+        result = work(turn, buffer, buffer + size, heard);
+    output_free(&turn->output);
+    if (result < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+void
+put_reply_head(char *to, uint64_t partition, uint64_t sequence, size_t reply_bytes)
+{
+    put_number(to, REPLY_HEAD_BYTES + reply_bytes, 4);
+    to[4] = TYPE_REPLY;
+    put_number(to + 5, partition, 2);
+    put_number(to + 7, sequence, 8);
+    to[15] = 0; /* DONE */
+}

@@ -1,0 +1,88 @@
+/* A turn of a client, on a node or a router: what ClientConnection does, for plain requests. */
+#include "lane.h"
+
+static int
+is_full(Turn *turn)
+{
+    PyObject *connection = turn->connection;
+    int64_t output = number_at(connection, STREAM, STREAM_QUEUED_BYTES)
+                     + number_at(connection, CLIENT, CLIENT_HELD_BYTES) + (int64_t)turn->replies.size;
+    if (output > OUTPUT_SOFT_BYTES)
+        return 1;
+    return turn->pending > 0
+           && (turn->pending >= number_at(connection, CLIENT, CLIENT_WINDOW)
+               || number_at(connection, CLIENT, CLIENT_TAKEN_BYTES) > INPUT_SOFT_BYTES);
+}
+
+/* Executes requests from the buffer's beginning; what is left is handed on, or kept if it is unfinished. */
+static int
+work(Turn *turn, const uint8_t *at, const uint8_t *end, long counts[2],
+     Outcome (*execute)(Turn *, const Plain *))
+{
+    Plain plain;
+    size_t used;
+    while (at < end && !is_full(turn)) {
+        plain.kind = read_request(at, end, &plain.key, &plain.value, &used);
+        if (plain.kind == UNFINISHED && end - at <= TAIL_BYTES_MAX) {
+            if (keep_tail(turn->connection, CLIENT, CLIENT_TAIL, at, end) < 0)
+                return -1;
+            return output_write(&turn->replies, turn->connection);
+        }
+        if (plain.kind == UNFINISHED || plain.kind == SPECIAL || plain.key.size > KEY_BYTES_MAX)
+            break;
+        plain.whole = (Slice){at, used};
+        Outcome outcome = execute(turn, &plain);
+        if (outcome == FAILED)
+            return -1;
+        if (outcome == DECLINED)
+            break;
+        counts[plain.kind == PLAIN_SET]++;
+        at += used;
+    }
+    if (output_write(&turn->replies, turn->connection) < 0)
+        return -1;
+    return at == end ? 0 : hand_on(turn->connection, at, end);
+}
+
+/* `ClientConnection.received`, and what `Stream.readable` notes before: what arrived, arrived before this moment
+ * (rule 14). */
+static int
+note_arrival(Turn *turn, PyObject *loop, ssize_t size)
+{
+    PyObject *connection = turn->connection;
+    turn->now_ms = steady_ms();
+    turn->pending = PyObject_Size(slot_of(connection, CLIENT, CLIENT_SLOTS));
+    int64_t taken = turn->pending > 0 ? number_at(connection, CLIENT, CLIENT_TAKEN_BYTES) : 0;
+    PyObject *now = turn->pending < 0 ? NULL : PyLong_FromLongLong(turn->now_ms);
+    if (now == NULL || set_number(connection, CLIENT, CLIENT_TAKEN_BYTES, taken + size) < 0) {
+        Py_XDECREF(now);
+        return -1;
+    }
+    set_slot(loop, LOOP, LOOP_NOW_MS, Py_NewRef(now));
+    set_slot(connection, CLIENT, CLIENT_LAST_ACTIVE_MS, now);
+    return 0;
+}
+
+PyObject *
+client_turn(Turn *turn, PyObject *loop, PyObject *counts, Outcome (*execute)(Turn *, const Plain *))
+{
+    PyObject *connection = turn->connection;
+    if (is_true_at(connection, STREAM, STREAM_IS_PAUSED) || is_true_at(connection, CLIENT, CLIENT_IS_SPECIAL))
+        Py_RETURN_FALSE;
+    uint8_t *buffer;
+    ssize_t size = receive_behind(connection, CLIENT, CLIENT_TAIL, &buffer);
+    if (buffer == NULL)
+        return NULL;
+    if (size < 0)
+        Py_RETURN_FALSE;
+    if (size == 0)
+        Py_RETURN_TRUE;
+    long plain[2] = {0, 0};
+    int result = note_arrival(turn, loop, size);
+    if (result == 0)
+        result = work(turn, buffer, buffer + size, plain, execute);
+    output_free(&turn->replies);
+    if (result < 0 || add_counts(counts, plain) < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}

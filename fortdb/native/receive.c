@@ -1,0 +1,106 @@
+/* What all short ways do with a stream: read from it, keep what is unfinished, collect what is to be sent. */
+#include "lane.h"
+#include <errno.h>
+#include <sys/socket.h>
+
+ssize_t
+receive_behind(PyObject *stream, Class cls, int tail_field, uint8_t **buffer)
+{
+    static __thread uint8_t *own_buffer; /* one for all: it is empty again when a turn is over */
+    if (own_buffer == NULL && (own_buffer = PyMem_RawMalloc(RECEIVE_BYTES + TAIL_BYTES_MAX)) == NULL) {
+        *buffer = NULL;
+        PyErr_NoMemory();
+        return -1;
+    }
+    *buffer = own_buffer;
+    int descriptor = (int)number_at(stream, STREAM, STREAM_DESCRIPTOR);
+    PyObject *tail = slot_of(stream, cls, tail_field);
+    size_t kept = (size_t)PyBytes_GET_SIZE(tail);
+    ssize_t received = recv(descriptor, own_buffer + kept, RECEIVE_BYTES, MSG_DONTWAIT);
+    if (received <= 0)
+        return received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -1;
+    if (kept > 0) {
+        memcpy(own_buffer, PyBytes_AS_STRING(tail), kept);
+        PyObject *empty = PyBytes_FromStringAndSize("", 0);
+        if (empty == NULL) {
+            *buffer = NULL;
+            return -1;
+        }
+        set_slot(stream, cls, tail_field, empty);
+    }
+    return received + (ssize_t)kept;
+}
+
+int
+keep_tail(PyObject *stream, Class cls, int tail_field, const uint8_t *at, const uint8_t *end)
+{
+    PyObject *tail = PyBytes_FromStringAndSize((const char *)at, end - at);
+    if (tail == NULL)
+        return -1;
+    set_slot(stream, cls, tail_field, tail);
+    return 0;
+}
+
+int
+hand_on(PyObject *stream, const uint8_t *at, const uint8_t *end)
+{
+    static PyObject *name_take;
+    if (name_take == NULL && (name_take = PyUnicode_InternFromString("take")) == NULL)
+        return -1;
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)at, end - at);
+    if (rest == NULL)
+        return -1;
+    PyObject *done = PyObject_CallMethodOneArg(stream, name_take, rest);
+    Py_DECREF(rest);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+int
+add_counts(PyObject *totals, const long counts[2])
+{
+    for (int at = 0; at < 2; at++) {
+        if (counts[at] == 0)
+            continue;
+        long long total = PyLong_AsLongLong(PyList_GET_ITEM(totals, at)) + counts[at];
+        PyObject *number = PyLong_FromLongLong(total);
+        if (number == NULL || PyList_SetItem(totals, at, number) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+char *
+output_room(Output *output, size_t size)
+{
+    if (output->room - output->size < size) {
+        size_t room = 2 * output->room + size + 4096;
+        char *larger = PyMem_Realloc(output->data, room);
+        if (larger == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        output->data = larger;
+        output->room = room;
+    }
+    return output->data + output->size;
+}
+
+int
+output_write(Output *output, PyObject *stream)
+{
+    if (output->size == 0)
+        return 0;
+    PyObject *data = PyBytes_FromStringAndSize(output->data, (Py_ssize_t)output->size);
+    output->size = 0;
+    int result = data == NULL ? -1 : stream_write(stream, data);
+    Py_XDECREF(data);
+    return result;
+}
+
+void
+output_free(Output *output)
+{
+    PyMem_Free(output->data);
+    *output = (Output){NULL, 0, 0};
+}

@@ -1,0 +1,280 @@
+/* Plain reads and writes of a replica that this node leads, whoever asks.
+ *
+ * What `NodeService.submit` and the handlers of node/execute.py do, for when nothing stands against it:
+ * the partition is led here, its leases hold, nobody is held before, no effect on the key waits for a commit
+ * (GET), enough replicas are in sync and nothing refuses writes (SET), and a value does not expire. */
+#include "lane.h"
+
+#define DATA_PREFIX_BYTES 9 /* 0x01 | token, storage/keys.py */
+#define OPERATION_BYTES 16  /* kind, identified, key and value lengths, expiry: replication/entries.py */
+#define IDENTITY_BYTES 28   /* session, sequence, watermark, reply length */
+
+static PyObject *name_append, *name_began, *name_get, *name_table, *name_frozen, *ok_reply;
+
+static int
+names(void)
+{
+    if (ok_reply != NULL)
+        return 0;
+    name_append = PyUnicode_InternFromString("append");
+    name_began = PyUnicode_InternFromString("began");
+    name_get = PyUnicode_InternFromString("get");
+    name_table = PyUnicode_InternFromString("table");
+    name_frozen = PyUnicode_InternFromString("frozen");
+    ok_reply = PyErr_Occurred() ? NULL : PyBytes_FromString("+OK\r\n");
+    return ok_reply == NULL ? -1 : 0;
+}
+
+PyObject *
+plain_reply(void)
+{
+    return names() < 0 ? NULL : ok_reply;
+}
+
+/* --- from a key to the replica that leads it ------------------------------------------------------ */
+
+PyObject *
+partition_at(PyObject *tokens, const uint8_t token[TOKEN_BYTES])
+{
+    PyObject *boundaries = slot_of(tokens, TOKENS, TOKENS_BOUNDARIES), *ids = slot_of(tokens, TOKENS, TOKENS_IDS);
+    const char *first = PyBytes_AS_STRING(boundaries);
+    Py_ssize_t low = 0, count = PyBytes_GET_SIZE(boundaries) / TOKEN_BYTES, high = count;
+    while (low < high) { /* bisect_right */
+        Py_ssize_t middle = (low + high) / 2;
+        if (memcmp(token, first + middle * TOKEN_BYTES, TOKEN_BYTES) < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return PyTuple_GET_ITEM(ids, low == 0 ? count - 1 : low - 1);
+}
+
+/* The leader's side (borrowed) if requests may be executed now and in order, else NULL. */
+PyObject *
+ready_leader(PyObject *hosted, int64_t now_ms)
+{
+    PyObject *leader = slot_of(slot_of(hosted, HOSTED, HOSTED_REPLICA), REPLICA, REPLICA_LEADING);
+    if (!is_a(leader, LEADER) || number_at(hosted, HOSTED, HOSTED_SERVE_UNTIL_MS) <= now_ms)
+        return NULL;
+    return PyObject_Size(slot_of(hosted, HOSTED, HOSTED_HELD)) == 0 ? leader : NULL;
+}
+
+PyObject *
+data_key(const uint8_t token[TOKEN_BYTES], const Slice *key)
+{
+    PyObject *made = PyBytes_FromStringAndSize(NULL, DATA_PREFIX_BYTES + (Py_ssize_t)key->size);
+    if (made != NULL) {
+        char *to = PyBytes_AS_STRING(made);
+        to[0] = 1;
+        memcpy(to + 1, token, TOKEN_BYTES);
+        memcpy(to + DATA_PREFIX_BYTES, key->at, key->size);
+    }
+    return made;
+}
+
+/* --- reading ----------------------------------------------------------------------------------------- */
+
+/* What the engine holds under a data key: a new reference, None if nothing, NULL on an exception. */
+static PyObject *
+stored_at(PyObject *engine, PyObject *key)
+{
+    PyObject *const places[] = {name_table, name_frozen};
+    for (int at = 0; at < 2; at++) {
+        PyObject *table = PyObject_GetAttr(engine, places[at]);
+        if (table == NULL)
+            return NULL;
+        PyObject *known = PyDict_CheckExact(table) ? PyDict_GetItemWithError(table, key) : NULL;
+        Py_XINCREF(known);
+        Py_DECREF(table);
+        if (known != NULL || PyErr_Occurred())
+            return known;
+    }
+    return PyObject_CallMethodOneArg(engine, name_get, key);
+}
+
+/* What an effect that is not in the data yet leaves under its key, if it is committed; else NULL. */
+static PyObject *
+committed_value(PyObject *leader, PyObject *known)
+{
+    int64_t commit = number_at(slot_of(leader, LEADER, LEADER_LOG), LOG, LOG_COMMIT);
+    PyObject *operation = PyTuple_GET_ITEM(known, 0);
+    if (PyLong_AsLongLong(PyTuple_GET_ITEM(known, 1)) > commit)
+        return NULL;
+    int is_put = PyLong_AsLong(PyTuple_GET_ITEM(operation, 0)) == PUT;
+    return Py_NewRef(is_put ? PyTuple_GET_ITEM(operation, 2) : Py_None);
+}
+
+/* The reply to a GET that found this; declined if it is not a value that never expires. */
+static Outcome
+reply_with(Output *replies, PyObject *stored)
+{
+    if (stored == Py_None) {
+        char *to = output_room(replies, 5);
+        if (to == NULL)
+            return FAILED;
+        memcpy(to, "$-1\r\n", 5);
+        replies->size += 5;
+        return DONE;
+    }
+    if (!PyBytes_CheckExact(stored) || PyBytes_GET_SIZE(stored) < 1 || PyBytes_AS_STRING(stored)[0] != 0)
+        return DECLINED;
+    size_t size = (size_t)PyBytes_GET_SIZE(stored) - 1;
+    char *to = output_room(replies, size + 32);
+    if (to == NULL)
+        return FAILED;
+    int head = snprintf(to, 28, "$%zu\r\n", size);
+    memcpy(to + head, PyBytes_AS_STRING(stored) + 1, size);
+    memcpy(to + head + size, "\r\n", 2);
+    replies->size += (size_t)head + size + 2;
+    return DONE;
+}
+
+/* `NodeService.read_plain`: the reply is added to `replies`. */
+Outcome
+read_plain(PyObject *service, PyObject *leader, PyObject *at, Output *replies)
+{
+    if (names() < 0)
+        return FAILED;
+    PyObject *stored = NULL, *known = PyDict_GetItemWithError(slot_of(leader, LEADER, LEADER_OVERLAY), at);
+    if (known != NULL)
+        stored = committed_value(leader, known);
+    else if (!PyErr_Occurred())
+        stored = stored_at(slot_of(service, SERVICE, SERVICE_ENGINE), at);
+    if (stored == NULL) {
+        PyErr_Clear(); /* if the engine failed, the long way meets that again and words it */
+        return DECLINED;
+    }
+    Outcome outcome = reply_with(replies, stored);
+    Py_DECREF(stored);
+    return outcome;
+}
+
+/* --- writing ------------------------------------------------------------------------------------------ */
+
+/* `encode_operation` of a PUT of a value that does not expire, and of the request that asks for it, if it has
+ * an id. */
+static PyObject *
+encoded_put(PyObject *key, PyObject *stored, const Identity *identity)
+{
+    size_t key_size = (size_t)PyBytes_GET_SIZE(key), size = (size_t)PyBytes_GET_SIZE(stored);
+    size_t reply_size = identity == NULL ? 0 : (size_t)PyBytes_GET_SIZE(ok_reply);
+    size_t head = OPERATION_BYTES + (identity == NULL ? 0 : IDENTITY_BYTES);
+    uint64_t session = 0;
+    if (identity != NULL) {
+        session = PyLong_AsUnsignedLongLong(identity->session);
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    PyObject *made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head + key_size + size + reply_size));
+    if (made == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(made);
+    to[0] = PUT;
+    to[1] = identity != NULL;
+    put_number(to + 2, key_size, 2);
+    put_number(to + 4, size, 4);
+    put_number(to + 8, 0, 8);
+    if (identity != NULL) {
+        put_number(to + 16, session, 8);
+        put_number(to + 24, identity->sequence, 8);
+        put_number(to + 32, identity->watermark, 8);
+        put_number(to + 40, reply_size, 4);
+    }
+    memcpy(to + head, PyBytes_AS_STRING(key), key_size);
+    memcpy(to + head + key_size, PyBytes_AS_STRING(stored), size);
+    memcpy(to + head + key_size + size, PyBytes_AS_STRING(ok_reply), reply_size);
+    return made;
+}
+
+static PyObject *
+put_operation(PyObject *key, PyObject *stored)
+{
+    PyObject *const items[] = {PyLong_FromLong(PUT), Py_NewRef(key), Py_NewRef(stored), PyLong_FromLong(0)};
+    return tuple_of(bound[OPERATION].type, 4, items);
+}
+
+static int
+append_and_release(PyObject *list, PyObject *item)
+{
+    int result = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return result;
+}
+
+/* `Leader.propose` of one PUT, but for what is remembered of requests with an id. */
+static int
+propose(PyObject *leader, PyObject *key, PyObject *stored, PyObject *offset, int64_t size, const Identity *identity)
+{
+    PyObject *operation = put_operation(key, stored);
+    if (operation == NULL)
+        return -1;
+    PyObject *const items[] = {Py_NewRef(operation), Py_NewRef(offset)};
+    PyObject *newest = tuple_of(&PyTuple_Type, 2, items);
+    int result = newest == NULL ? -1 : PyDict_SetItem(slot_of(leader, LEADER, LEADER_OVERLAY), key, newest);
+    Py_XDECREF(newest);
+    if (result == 0)
+        result = append_and_release(slot_of(leader, LEADER, LEADER_PROPOSAL), encoded_put(key, stored, identity));
+    if (result == 0)
+        result = PyList_Append(slot_of(leader, LEADER, LEADER_OPERATIONS), operation);
+    Py_DECREF(operation);
+    if (result == 0)
+        result = set_number(leader, LEADER, LEADER_PROPOSAL_BYTES, size);
+    return result;
+}
+
+static int
+takes_writes(PyObject *service, PyObject *leader)
+{
+    return is_true_at(leader, LEADER, LEADER_HAS_ENOUGH)
+           && number_at(leader, LEADER, LEADER_UNCOMMITTED_BYTES) <= UNCOMMITTED_BYTES_MAX
+           && slot_of(service, SERVICE, SERVICE_REFUSAL) == Py_None
+           && PySet_GET_SIZE(slot_of(service, SERVICE, SERVICE_ASYNC_PREFIXES)) == 0;
+}
+
+/* Adds a SET to the entry being built; `offset`, a new reference, is where that entry will stand. */
+Outcome
+propose_plain(PyObject *service, PyObject *leader, PyObject *at, const Slice *value, const Identity *identity,
+              PyObject **offset)
+{
+    if (names() < 0)
+        return FAILED;
+    if (!takes_writes(service, leader))
+        return DECLINED;
+    int64_t size = number_at(leader, LEADER, LEADER_PROPOSAL_BYTES);
+    size += PyBytes_GET_SIZE(at) + 1 + (int64_t)value->size;
+    if (size > ENTRY_BYTES_MAX)
+        return DECLINED;
+    PyObject *stored = PyBytes_FromStringAndSize(NULL, 1 + (Py_ssize_t)value->size);
+    if (stored == NULL)
+        return FAILED;
+    PyBytes_AS_STRING(stored)[0] = 0; /* PLAIN, storage/values.py */
+    memcpy(PyBytes_AS_STRING(stored) + 1, value->at, value->size);
+    *offset = Py_NewRef(slot_of(leader, LEADER, LEADER_NEXT_OFFSET));
+    int result = propose(leader, at, stored, *offset, size, identity);
+    Py_DECREF(stored);
+    if (result < 0)
+        Py_CLEAR(*offset);
+    return result < 0 ? FAILED : DONE;
+}
+
+/* `Leader.wait`, and what the node notes beside it. */
+int
+await_commit(PyObject *service, PyObject *hosted, PyObject *leader, PyObject *offset, PyObject *slot)
+{
+    PyObject *const items[] = {Py_NewRef(offset), Py_NewRef(slot), Py_NewRef(ok_reply)};
+    PyObject *waiter = tuple_of(bound[WAITER].type, 3, items);
+    if (waiter == NULL)
+        return -1;
+    PyObject *done = PyObject_CallMethodOneArg(slot_of(leader, LEADER, LEADER_WAITING), name_append, waiter);
+    Py_DECREF(waiter);
+    Py_XDECREF(done);
+    if (done == NULL)
+        return -1;
+    if (PyList_GET_SIZE(slot_of(leader, LEADER, LEADER_PROPOSAL)) > 1)
+        return 0; /* the first of the entry has seen to it */
+    done = PyObject_CallMethodOneArg(hosted, name_began, offset);
+    Py_XDECREF(done);
+    if (done == NULL)
+        return -1;
+    return PyDict_SetItem(slot_of(service, SERVICE, SERVICE_TOUCHED), hosted, Py_None);
+}

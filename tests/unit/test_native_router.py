@@ -1,0 +1,341 @@
+"""The short way through a router, in C, does what the long way does: the same bytes on every wire.
+
+Each test plays the same story twice, with the functions in C and without, on real sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fortdb.limits import CHANNEL_REQUESTS_MAX
+from fortdb.model import Layout, NodeSpec, Partition
+from fortdb.native import lane
+from fortdb.net.front import ClientConnection, Front
+from fortdb.net.loop import Loop
+from fortdb.net.peer import Greeting, Link
+from fortdb.net.stream import Outbox
+from fortdb.protocol.resp import pack
+from fortdb.replication.messages import (
+    FrameReader,
+    Request,
+    Status,
+    Type,
+    decode_request,
+    encode_reply,
+    frame,
+)
+from fortdb.ring.tokens import TokenMap, even_tokens
+from fortdb.router.channels import Channel, Unanswered
+from fortdb.router.service import RouterService
+
+pytestmark = pytest.mark.skipif(lane is None, reason="the functions in C were not built")
+
+NODES = ("a", "b")
+PARTITIONS = 4
+
+
+class FakeNode:
+    """The other end of a router's link."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._reader = FrameReader()
+
+    def accept(self) -> None:
+        """The router dials."""
+        self.connection, _ = self._listener.accept()
+        self.connection.setblocking(False)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection.send(Greeting("c", self.name, "life").encode())
+
+    def requests(self) -> list[Request]:
+        """What has arrived since."""
+        frames: list[tuple[int, bytes]] = []
+        with contextlib.suppress(BlockingIOError):
+            while data := self.connection.recv(1 << 20):
+                frames += self._reader.feed(data)
+        return [decode_request(body) for kind, body in frames if kind == Type.REQUEST]
+
+    def close(self) -> None:
+        """Hang up."""
+        self.connection.close()
+        self._listener.close()
+
+
+class Router:
+    """A router with a client and two nodes, turned by hand."""
+
+    def __init__(self, in_c: bool) -> None:
+        self.loop, self.outbox = Loop(), Outbox()
+        self.service = RouterService(self.loop, self.outbox, "c", "router", 5_000, dict, dict)
+        self.front = Front(
+            self.loop,
+            self.outbox,
+            self.service,
+            host="127.0.0.1",
+            port=0,
+            connections_max=10,
+            idle_ms_max=0,
+            short_way=self.service.short_way if in_c else None,
+        )
+        self.nodes = {name: FakeNode(name) for name in NODES}
+        partitions = tuple(
+            Partition(number, f"p-{number:03d}", token, NODES)
+            for number, token in enumerate(even_tokens(PARTITIONS))
+        )
+        specs = {name: NodeSpec("zone") for name in NODES}
+        self.tokens = self.service.tokens = TokenMap(Layout(1, 2, 1, specs, partitions))
+        own = Greeting("c", "router", session=7)
+        for node in self.nodes.values():
+            self.service.links[node.name] = Link(
+                self.loop,
+                self.outbox,
+                own,
+                node.name,
+                node.address,
+                up=self.service._link_up,
+                down=self.service._link_down,
+                heard=self.service._heard,
+                short_way=self.service._hear_shortly if in_c else None,
+            )
+            node.accept()
+        for known in partitions:
+            channel = self.service.channels[known.id] = Channel(known.id, known.name)
+            leader = NODES[known.id % 2]
+            channel.route(leader, 1, self.service.links[leader])
+        ours, self.client = socket.socketpair()
+        self.client.setblocking(False)
+        self.connection = ClientConnection(self.front, ours, "client")
+        self.turn(6)
+        assert all(link.is_up for link in self.service.links.values())
+
+    def turn(self, count: int = 2) -> None:
+        """Let the loop go round."""
+        for _ in range(count):
+            self.loop.tick_again()
+            self.loop.run(self._tick)
+
+    def _tick(self) -> None:
+        self.outbox.flush()
+        self.loop.stop()
+
+    def answers(self) -> bytes:
+        """What the client has got since."""
+        got = b""
+        with contextlib.suppress(BlockingIOError):
+            while data := self.client.recv(1 << 20):
+                got += data
+        return got
+
+    def close(self) -> None:
+        """Let everything go."""
+        self.connection.close("over")
+        self.client.close()
+        self.front.close()
+        for link in self.service.links.values():
+            link.close()
+        for node in self.nodes.values():
+            node.close()
+        self.loop.close()
+
+
+@contextlib.contextmanager
+def router(in_c: bool) -> Iterator[Router]:
+    made = Router(in_c)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def same(story: Callable[[Router], Any]) -> Any:
+    """What a story tells, which must not depend on the way."""
+    told = []
+    for in_c in (True, False):
+        with router(in_c) as made:
+            told.append(story(made))
+            shortly = sum(made.front.plain_counts)
+            assert not shortly if not in_c else True
+    assert told[0] == told[1]
+    return told[0]
+
+
+def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
+    """`data` cut into pieces of these sizes, over and over."""
+    at = turn = 0
+    while at < len(data):
+        yield data[at : at + sizes[turn % len(sizes)]]
+        at += sizes[turn % len(sizes)]
+        turn += 1
+
+
+def talk(made: Router, data: bytes, sizes: list[int], reply_sizes: list[int]) -> Any:
+    """A client that sends `data` in pieces, nodes that answer in pieces, and what was said."""
+    heard: list[tuple[str, Request]] = []
+    for piece in pieces(data, sizes):
+        made.client.send(piece)
+        made.turn(1)
+    made.turn()
+    for node in made.nodes.values():
+        requests = node.requests()
+        heard += [(node.name, request) for request in requests]
+        replies = [
+            encode_reply(request.partition, request.sequence, Status.DONE, b":%d\r\n" % (100 + at))
+            for at, request in enumerate(requests)
+        ]
+        for piece in pieces(b"".join(replies), reply_sizes):
+            node.connection.send(piece)
+            made.turn(1)
+    made.turn()
+    left = [len(channel) for channel in made.service.channels.values()]
+    return heard, made.answers(), left, made.connection.is_open
+
+
+KEYS = st.sampled_from([b"a", b"b", b"k{a}", b"", b"x" * 300, b"\r\n$3\r\n"])
+PLAIN = st.one_of(
+    st.tuples(st.sampled_from([b"GET", b"get", b"gEt"]), KEYS),
+    st.tuples(st.sampled_from([b"SET", b"put", b"PUT"]), KEYS, st.sampled_from([b"", b"v", b"w" * 2000])),
+)
+SPECIAL = st.sampled_from(
+    [
+        (b"PING",),
+        (b"DEL", b"a", b"b"),
+        (b"GET",),
+        (b"SET", b"a", b"1", b"EX", b"9"),
+        (b"nonsense",),
+        (b"DEL", b"a"),
+    ]
+)
+SIZES = st.lists(st.integers(1, 400), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(PLAIN, PLAIN, PLAIN, SPECIAL), min_size=1, max_size=20), SIZES, SIZES)
+def test_what_is_sent_on_and_answered_is_the_same(
+    commands: list[tuple[bytes, ...]], sizes: list[int], reply_sizes: list[int]
+) -> None:
+    data = b"".join(pack(command) for command in commands)
+    same(lambda made: talk(made, data, sizes, reply_sizes))
+
+
+def test_plain_requests_go_the_short_way() -> None:
+    with router(in_c=True) as made:
+        made.client.send(pack([b"PING"]))
+        made.turn()
+        data = pack([b"SET", b"a", b"1"]) + pack([b"get", b"a"]) + pack([b"PUT", b"b", b"2"])
+        heard, answers, left, _ = talk(made, data, [len(data)], [1000])
+        assert made.front.plain_counts == [1, 2]
+        assert made.front.commands_total == 1
+        assert [request.command for _, request in heard if request.partition == heard[0][1].partition]
+        assert answers.startswith(b"+PONG\r\n:10")
+        assert left == [0] * PARTITIONS
+        assert sum(made.service.latency.counts) == 3
+
+
+def test_a_request_and_a_reply_may_be_torn_anywhere() -> None:
+    data = pack([b"SET", b"a", b"1"]) + pack([b"GET", b"a"])
+
+    def story(made: Router) -> Any:
+        told = [talk(made, pack([b"PING"]), [100], [100])]
+        return told + [talk(made, data, [at, len(data)], [at, 100]) for at in range(1, len(data))]
+
+    for heard, answers, left, _ in same(story)[1:]:
+        assert [request.command for _, request in heard] == [data[:27], data[27:]]
+        assert answers == b":100\r\n:101\r\n"
+        assert not any(left)
+
+
+def test_a_full_channel_says_busy() -> None:
+    class Nobody:
+        def complete(self, reply: bytes) -> None: ...
+
+    def story(made: Router) -> Any:
+        for channel in made.service.channels.values():
+            for _ in range(CHANNEL_REQUESTS_MAX):
+                channel.unanswered[channel.next] = Unanswered(b"", Nobody(), True, 1 << 40)
+                channel.next += 1
+        return talk(made, pack([b"PING"]) + pack([b"GET", b"a"]), [14], [1])
+
+    heard, answers, _, _ = same(story)
+    assert not heard
+    assert b"BUSY" in answers
+
+
+def test_watermarks_follow_the_oldest_request_without_an_answer() -> None:
+    def story(made: Router) -> Any:
+        made.client.send(pack([b"PING"]))
+        made.turn()
+        node = made.nodes[NODES[made.tokens.partition_of(0).id % 2]]
+        seen = []
+        key = next(b"%d" % n for n in range(99) if made.tokens.locate(b"%d" % n)[1].id == 0)
+        for answer in ([], [2], [3], [], [1], [4, 5, 6]):
+            made.client.send(pack([b"SET", key, b"1"]))
+            made.turn()
+            seen += [(request.sequence, request.watermark) for request in node.requests()]
+            for sequence in answer:
+                node.connection.send(encode_reply(0, sequence, Status.DONE, b"+OK\r\n"))
+            made.turn()
+        return seen, made.answers(), made.service.channels[0].watermark()
+
+    seen, _, oldest = same(story)
+    assert seen == [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 4)]
+    assert oldest == 7
+
+
+@pytest.mark.parametrize("status", [Status.NOT_LEADER, Status.DROPPED])
+def test_a_refusal_leaves_the_request_unanswered(status: Status) -> None:
+    def story(made: Router) -> Any:
+        made.client.send(pack([b"PING"]) + pack([b"GET", b"a"]))
+        made.turn()
+        for node in made.nodes.values():
+            for request in node.requests():
+                node.connection.send(encode_reply(request.partition, request.sequence, status, b"1 a"))
+        made.turn()
+        return made.answers(), sum(len(channel) for channel in made.service.channels.values())
+
+    assert same(story) == (b"+PONG\r\n", 1)
+
+
+def test_only_the_present_leader_is_believed() -> None:
+    """What another node says of a request is ignored; what was sent twice and not begun is unknown."""
+
+    def story(made: Router) -> Any:
+        made.client.send(pack([b"PING"]))
+        made.turn()
+        made.client.send(pack([b"SET", b"a", b"1"]))
+        made.turn()
+        (former,) = [node for node in made.nodes.values() if (got := node.requests()) and (request := got[0])]
+        (other,) = [node for node in made.nodes.values() if node is not former]
+        made.service._route(made.service.channels[request.partition], other.name, 2)
+        made.turn()
+        assert [again.epoch for again in other.requests()] == [2]
+        former.connection.send(encode_reply(request.partition, request.sequence, Status.DONE, b"+OK\r\n"))
+        made.turn()
+        before = made.answers()
+        unready = b"-UNAVAILABLE not ready\r\n"
+        other.connection.send(encode_reply(request.partition, request.sequence, Status.DONE, unready))
+        made.turn()
+        return before, made.answers()
+
+    before, after = same(story)
+    assert before == b"+PONG\r\n"
+    assert after.startswith(b"-TIMEOUT ")
+
+
+@pytest.mark.parametrize("bad", [frame(99, b"?"), b"\xff\xff\xff\xff\x15", frame(Type.REQUEST, b"")])
+def test_a_node_that_talks_nonsense_is_hung_up_on(bad: bytes) -> None:
+    def story(made: Router) -> Any:
+        made.nodes["a"].connection.send(bad)
+        made.turn()
+        return made.service.links["a"].is_up, made.service.links["b"].is_up
+
+    assert same(story) == (False, True)
