@@ -58,11 +58,12 @@ _GET = TABLE["GET"]
 class RequestSlot:
     """Where the answer to a router's request goes."""
 
-    __slots__ = ("partition", "peer", "sequence")
+    __slots__ = ("epoch", "partition", "peer", "sequence")
 
-    def __init__(self, peer: Peer, partition: int, sequence: int) -> None:
+    def __init__(self, peer: Peer, partition: int, epoch: int, sequence: int) -> None:
         self.peer = peer
         self.partition = partition
+        self.epoch = epoch
         self.sequence = sequence
 
     def complete(self, reply: bytes) -> None:
@@ -82,7 +83,7 @@ class RequestSlot:
 
     def _send(self, status: Status, reply: bytes) -> None:
         if self.peer.is_open:
-            self.peer.write(encode_reply(self.partition, self.sequence, status, reply))
+            self.peer.write(encode_reply(self.partition, self.epoch, self.sequence, status, reply))
 
 
 class CallSlot(NamedTuple):
@@ -334,7 +335,7 @@ class Links:
     def _heard_request(self, peer: Peer, request: Request) -> None:
         service = self._service
         assert peer.other is not None
-        slot = RequestSlot(peer, request.partition, request.sequence)
+        slot = RequestSlot(peer, request.partition, request.epoch, request.sequence)
         try:
             args = self._parse(request.command)
             command = _command(args)

@@ -249,10 +249,10 @@ class RouterService:
 
     def _heard(self, link: Link, kind: int, body: bytes) -> None:
         if kind == Type.REPLY:
-            partition, sequence, status, reply = decode_reply(body)
+            partition, epoch, sequence, status, reply = decode_reply(body)
             channel = self.channels[partition]
             if status == Status.DONE:
-                request = channel.answered(sequence, reply, link)
+                request = channel.answered(epoch, sequence, reply, link)
                 if request is not None:
                     self.latency.observe(perf_counter() - request.began_s)
             elif status == Status.NOT_LEADER:
