@@ -286,8 +286,8 @@ class Links:
             if isinstance(message, Append):
                 replica.heard_append(sender, message)
             elif isinstance(message, Query):
-                hosted.install = None
-                replica.heard_query(sender, message)
+                if replica.heard_query(sender, message):
+                    hosted.install = None
             elif isinstance(message, Align):
                 replica.heard_align(sender, message)
             else:
