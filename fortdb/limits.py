@@ -36,6 +36,7 @@ SNAPSHOT_HISTORY_BYTES = 8 * 1024 * 1024  # of the log's tail that goes along, f
 HELD_REQUESTS_MAX = 20_000  # requests that wait in a node for a partition to become ready
 UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024  # appended and not committed, per partition
 SESSIONS_MAX = 512  # routers whose request ids a partition remembers
+MEMORY_BYTES_MAX = 16 * 1024 * 1024  # of request ids beside a log or a snapshot; they cross in one frame
 SWEEP_COUNT = 200  # expired keys deleted per partition and sweep
 ROUTER_DEADLINE_MS_MAX = 30_000  # a router asks again for so long at most
 DEDUPE_WINDOW_MS = 2 * ROUTER_DEADLINE_MS_MAX  # age of the log tail from which request ids are read at start

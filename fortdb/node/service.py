@@ -677,9 +677,7 @@ class NodeService:
                     needed_after = 0
         target = hosted.segments.trim_to(needed_after)
         if target is not None and log_.shape.base_offset < target <= log_.applied:
-            batch = self.engine.batch()
-            batch.delete_log(hosted.replica.partition, *log_.trim(target))
-            self.engine.write(batch, False)
+            log_.trim(target)
             self.touch(hosted)
 
     def _send_snapshots(self, hosted: Hosted, leader: Leader) -> None:

@@ -168,12 +168,13 @@ class SnapshotChunk(NamedTuple):
 
 
 class SnapshotEnd(NamedTuple):
-    """All `chunks` were sent; `history` are the last log entries up to the snapshot's offset, from
-    which request ids are remembered."""
+    """All `chunks` were sent; `history` are the last log entries up to the snapshot's offset, and `memory`
+    is what is remembered of requests before these (`RequestMemory.encode`)."""
 
     partition: int
     epoch: int
     chunks: int
+    memory: bytes
     history: list[bytes]
 
 
@@ -245,10 +246,10 @@ def encode(message: Message) -> bytes:
                 Type.SNAPSHOT_CHUNK,
                 _SNAPSHOT.pack(partition, epoch, number) + _pack_many(flat),
             )
-        case SnapshotEnd(partition, epoch, chunks, history):
+        case SnapshotEnd(partition, epoch, chunks, memory, history):
             return frame(
                 Type.SNAPSHOT_END,
-                _SNAPSHOT.pack(partition, epoch, chunks) + _pack_many(history),
+                _SNAPSHOT.pack(partition, epoch, chunks) + _pack_many([memory, *history]),
             )
         case SnapshotAck():
             return frame(Type.SNAPSHOT_ACK, _SNAPSHOT.pack(*message))
@@ -296,7 +297,8 @@ def decode(kind: int, body: bytes) -> Message:
                 )
             case Type.SNAPSHOT_END:
                 partition, epoch, number = _SNAPSHOT.unpack_from(body)
-                return SnapshotEnd(partition, epoch, number, _unpack_many(body, _SNAPSHOT.size))
+                memory, *history = _unpack_many(body, _SNAPSHOT.size)
+                return SnapshotEnd(partition, epoch, number, memory, history)
             case Type.SNAPSHOT_ACK:
                 return SnapshotAck(*_SNAPSHOT.unpack(body))
     except Exception as error:  # noqa: BLE001  whatever unpacking raises

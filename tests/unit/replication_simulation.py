@@ -92,7 +92,7 @@ class Node:
         if crash == "before":
             cluster.crash(self.name)
             return
-        wipe, truncate, entries, _ = replica.log.take_writes()
+        wipe, truncate, _, entries, _ = replica.log.take_writes()
         taken = replica.take_committed()
         if wipe:
             disk.log.clear()
