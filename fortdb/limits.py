@@ -43,6 +43,7 @@ DEDUPE_WINDOW_MS = 2 * ROUTER_DEADLINE_MS_MAX  # age of the log tail from which 
 DEDUPE_ENTRIES_MAX = 20_000  # and its length
 ASK_AGAIN_MS = 500  # a follower that does not answer where its log ends is asked again
 HANDOVER_MS_MAX = 3_000  # a planned switchover that takes longer is given up, nothing changed
+STORE_BEHIND_MS_MAX = 15_000  # a view of the store may be late for so long; an older one was restored
 DRAIN_MS_MAX = 10_000  # a stopping node hands over for so long at most
 SCAN_COUNT_MAX = 10_000  # keys in one page of a scan
 LOG_SEGMENT_BYTES = 4 * 1024 * 1024  # granularity at which a log's head is trimmed
