@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from fortdb.torture.history import Kind, Operation, Outcome
 from fortdb.torture.linear import Verdict, Witness, check
+from fortdb.torture.sorts import Sort, sort_of
 
 SILENCE_NS_MIN = 1_000_000_000
 """A shorter time without any answer is not counted as an outage."""
@@ -19,6 +20,7 @@ class Violation:
     """A key whose calls cannot be explained."""
 
     key: str
+    sort: Sort
     sentence: str
     witness: Witness | None
 
@@ -37,10 +39,11 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the history says. `calls`: by kind and outcome."""
+    """What the history says. `calls`: by kind and outcome; `keys_of`: how many registers, counters, lists."""
 
     calls: dict[tuple[Kind, Outcome], int]
     keys: int
+    keys_of: dict[str, int]
     violations: tuple[Violation, ...]
     undecided: tuple[str, ...]
     silences: tuple[Silence, ...]
@@ -71,13 +74,15 @@ def judge(
         progress(number, len(by_key))
         judged = check(calls)
         if judged.verdict is Verdict.VIOLATED:
-            violations.append(Violation(key, _sentence(key, calls, judged.witness), judged.witness))
+            sentence = _sentence(key, calls, judged.witness)
+            violations.append(Violation(key, sort_of(calls, judged.witness), sentence, judged.witness))
         elif judged.verdict is Verdict.UNDECIDED:
             undecided.append(key)
     progress(len(by_key), len(by_key))
     return Judgement(
         calls=dict(Counter((operation.kind, operation.outcome) for operation in operations)),
         keys=len(by_key),
+        keys_of=dict(Counter(map(_what, by_key.values()))),
         violations=tuple(violations),
         undecided=tuple(undecided),
         silences=tuple(silences(operations)),
@@ -88,6 +93,11 @@ def silences(operations: Sequence[Operation], shortest_ns: int = SILENCE_NS_MIN)
     """Stretches in which no call of any client succeeded."""
     ends = sorted(operation.ended_ns for operation in operations if operation.outcome is Outcome.OK)
     return [Silence(a, b) for a, b in pairwise(ends) if b - a >= shortest_ns]
+
+
+def _what(calls: Sequence[Operation]) -> str:
+    kinds = {call.kind for call in calls}
+    return "counters" if Kind.INCREMENT in kinds else "lists" if Kind.APPEND in kinds else "registers"
 
 
 def _sentence(key: str, calls: Sequence[Operation], witness: Witness | None) -> str:

@@ -11,9 +11,18 @@ from fortdb.torture.findings import Findings
 from fortdb.torture.history import FaultEvent, Kind, Operation, Outcome
 from fortdb.torture.judge import SILENCE_NS_MIN, Judgement
 from fortdb.torture.linear import Verdict
+from fortdb.torture.sorts import Sort
 from fortdb.torture.timeline import Band, bands, timeline
 
 WITNESSES_MAX = 5
+_PLURALS = {
+    Sort.LOST: "lost writes",
+    Sort.BACK: "resurrected writes",
+    Sort.STALE: "stale reads",
+    Sort.TWICE: "writes applied twice",
+    Sort.REFUSED: "refused writes that took effect",
+    Sort.ORDER: "otherwise",
+}
 _BUCKETS = 120
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 1080.0, 240.0, 56.0, 24.0
 
@@ -59,7 +68,10 @@ class Report:
         """Everything that is wrong, or could not be told, in sentences."""
         undecided = self.judgement.undecided
         return [
-            *(f"violated: {violation.sentence}" for violation in self.judgement.violations),
+            *(
+                f"violated: {violation.sort.value}: {violation.sentence}"
+                for violation in self.judgement.violations
+            ),
             *(f"violated: {violation}" for violation in self.findings.violations),
             *(f"not judged: {reason}" for reason in self.findings.unjudged),
             *(
@@ -69,6 +81,20 @@ class Report:
             ),
             *self._nothing_to_judge,
         ]
+
+    @property
+    def checks(self) -> list[str]:
+        """Each check with what it looked at and what it found."""
+        counts = Counter(violation.sort for violation in self.judgement.violations)
+        looked_at = ", ".join(f"{count:,} {what}" for what, count in sorted(self.judgement.keys_of.items()))
+        found = ", ".join(f"{counts[sort]:,} {_PLURALS[sort]}" for sort in Sort if sort is not Sort.ORDER)
+        lines = [
+            f"each key by itself: {looked_at}; {counts.total():,} not linearizable",
+            f"found: {found}",
+        ]
+        if self.findings.keys_compared:
+            lines.append(f"replicas compared byte for byte: {self.findings.keys_compared:,} keys")
+        return lines
 
     @property
     def _nothing_to_judge(self) -> list[str]:
@@ -115,6 +141,7 @@ def text_lines(report: Report) -> Iterator[str]:
     yield report.headline
     yield f"again: {report.replay}"
     yield from report.problems
+    yield from report.checks
     yield silence_text(report.judgement)
     rows = fault_rows(report)
     if rows:
@@ -142,9 +169,10 @@ def _html(report: Report) -> Iterator[str]:
     yield f"<p>Again: <code>{escape(report.replay)}</code></p>"
     if report.problems:
         yield "<ul>" + "".join(f"<li>{escape(problem)}</li>" for problem in report.problems) + "</ul>"
+    yield "<h2>Checks</h2><ul>" + "".join(f"<li>{escape(check)}</li>" for check in report.checks) + "</ul>"
     for violation in report.judgement.violations[:WITNESSES_MAX]:
         if violation.witness is not None:
-            yield f"<h2>{escape(violation.sentence)}</h2>"
+            yield f"<h2>{escape(violation.sort.value)}: {escape(violation.sentence)}</h2>"
             yield timeline(violation.witness, report.faults)
     yield f"<h2>Calls over time</h2><p>{escape(silence_text(report.judgement))}</p>"
     yield throughput(report)

@@ -278,7 +278,9 @@ class Torture:
             return
         holders = [(partition.token, frozenset(partition.isr)) for partition in status.partitions]
         try:
-            found = differences(contents_of(ring), holders)
+            contents = contents_of(ring)
+            found = differences(contents, holders)
+            self.findings.keys_compared = len(set().union(*contents.values()))
         except FortError as error:
             self.findings.violations.append(f"a replica cannot be read: {error}")
             return
