@@ -35,6 +35,7 @@ CATALOGUE: dict[str, tuple[type[Fault], float]] = {
         (store.EtcdKilled, 1.0),
         (store.EtcdPaused, 1.0),
         (store.EtcdLeaderLost, 1.0),
+        (store.EtcdRestored, 0.5),
         (store.LeaseRevoked, 1.0),
         (operations.Switchover, 1.5),
         (operations.RollingRestart, 0.5),

@@ -3,8 +3,9 @@
 The search (`linear.py`) says that no order explains the calls of a key, and which call is the first that
 cannot be. From that call and the others follows what went wrong, with two sums for keys that only grow:
 what is acknowledged before a call began is the least that it must see, what was begun before it ended the
-most. For registers it is the last acknowledged change that the call contradicts: if later calls see it
-after all, the call was stale, else the change is lost; a deleted value that is told again has come back.
+most. For registers it is the last acknowledged change that the call contradicts. If the last read of the key
+fits to all its changes, the call was stale, else the change is lost; a deleted value that is told again has
+come back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from fortdb.torture.history import Kind, Operation, Outcome, Value
-from fortdb.torture.linear import Witness
+from fortdb.torture.linear import Verdict, Witness, check
 
 
 class Sort(Enum):
@@ -69,7 +70,7 @@ def _of_counter(calls: Sequence[Operation], culprit: Operation) -> Sort:
         return Sort.REFUSED if refused else Sort.TWICE
     own = int(culprit.arguments[0] or 0) if culprit.kind is Kind.INCREMENT else 0
     if count < own + sum(int(call.arguments[0] or 0) for call in _before(calls, culprit)):
-        return _lost_or_stale(calls, culprit)
+        return _lost_or_stale(calls)
     return Sort.ORDER
 
 
@@ -82,7 +83,7 @@ def _of_list(calls: Sequence[Operation], culprit: Operation) -> Sort:
     if set(elements) - {_element(call) for call in _possible(calls, culprit)}:
         return Sort.REFUSED
     if {_element(call) for call in _before(calls, culprit)} - set(elements):
-        return _lost_or_stale(calls, culprit)
+        return _lost_or_stale(calls)
     return Sort.ORDER
 
 
@@ -90,17 +91,12 @@ def _element(call: Operation) -> str:
     return str(call.arguments[0]).removesuffix(",")
 
 
-def _lost_or_stale(calls: Sequence[Operation], culprit: Operation) -> Sort:
-    """Of what only grows: whether a later read is as large as it must be."""
-    acknowledged = _before(calls, culprit)
-    later = [call for call in calls if _is_later_read(call, culprit)]
-    if not later:
-        return Sort.LOST
-    last = max(later, key=lambda call: call.started_ns).result
-    if acknowledged[0].kind is Kind.INCREMENT:
-        is_whole = int(last or 0) >= sum(int(call.arguments[0] or 0) for call in acknowledged)
-    else:
-        is_whole = {_element(call) for call in acknowledged} <= set(str(last or "").split(","))
+def _lost_or_stale(calls: Sequence[Operation]) -> Sort:
+    """Whether the last read of the key fits to its changes: then nothing is lost."""
+    changes = [call for call in calls if call.kind is not Kind.READ]
+    reads = [call for call in calls if call.kind is Kind.READ and call.outcome is Outcome.OK]
+    last = sorted(reads, key=lambda call: call.started_ns)[-1:]
+    is_whole = check([*changes, *last]).verdict is Verdict.LINEARIZABLE
     return Sort.STALE if is_whole else Sort.LOST
 
 
@@ -121,14 +117,8 @@ def _of_register(calls: Sequence[Operation], witness: Witness) -> Sort:
     ]
     if not changes:
         return Sort.ORDER
-    last = _gives(changes[-1])
-    if any(_is_later_read(call, culprit) and call.result == last for call in calls):
-        return Sort.STALE
-    return Sort.BACK if last is None else Sort.LOST
-
-
-def _is_later_read(call: Operation, culprit: Operation) -> bool:
-    return call.kind is Kind.READ and call.outcome is Outcome.OK and call.started_ns > culprit.ended_ns
+    sort = _lost_or_stale(calls)
+    return Sort.BACK if sort is Sort.LOST and _gives(changes[-1]) is None else sort
 
 
 def _gives(call: Operation) -> Value:

@@ -49,6 +49,7 @@ def one_after_another(calls: list[Call]) -> list[Operation]:
         ([write("a"), write("b", Outcome.FAILED), read("b")], Sort.REFUSED),
         ([add(2, 2), add(3, 5), read("2")], Sort.LOST),
         ([add(2, 2), add(3, 5), read("2"), read("5")], Sort.STALE),
+        ([add(2, 2), add(3, 3)], Sort.LOST),
         ([add(2, 2), add(3, 8)], Sort.TWICE),
         ([add(2, 2), add(3, 0, Outcome.FAILED), read("5")], Sort.REFUSED),
         ([append("a", 2), append("b", 4), read("a,")], Sort.LOST),

@@ -35,7 +35,7 @@ class Fault(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     destroys: ClassVar[bool] = False
-    """It takes a replica's data for good, so it begins only in a ring that is whole: then every other
+    """It takes a replica's data for good, or etcd's, so it begins only in a ring that is whole: then every other
     replica is in sync, and what was acknowledged is on their disks."""
     targets: frozenset[str] = frozenset()
     seconds: float = 0.0
