@@ -91,7 +91,7 @@ def draw(seed: int, seconds: float, names: Sequence[str], cast: Cast) -> list[St
                 starts_s = now_s if fault.destroys else now_s + chance.uniform(0.0, _WITHIN_S)
                 spell.append(Step(starts_s, min(starts_s + fault.seconds, seconds), fault))
         steps += spell
-        now_s = max(step.ends_s for step in spell) + chance.uniform(*_PAUSE_S)
+        now_s = max(step.ends_s + step.fault.begins_s for step in spell) + chance.uniform(*_PAUSE_S)
     return steps
 
 

@@ -39,6 +39,8 @@ class Fault(ABC):
     replica is in sync, and what was acknowledged is on their disks."""
     targets: frozenset[str] = frozenset()
     seconds: float = 0.0
+    begins_s: ClassVar[float] = 0.0
+    """How long it takes to begin, about: so long the next faults have to wait."""
 
     @abstractmethod
     def __init__(self, chance: random.Random, cast: Cast) -> None:

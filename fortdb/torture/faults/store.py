@@ -87,6 +87,7 @@ class EtcdRestored(Fault):
 
     name = "etcd-restore"
     destroys = True
+    begins_s = 8.0
 
     def __init__(self, chance: random.Random, cast: Cast) -> None:
         self.targets = _ALL
