@@ -372,7 +372,11 @@ class Control:
         if handover is not None and not hosted.change_under_way:
             self._ask(
                 hosted,
-                leader.in_sync.propose_leader(handover.target, handover.preferred),
+                leader.in_sync.propose_leader(
+                    handover.target,
+                    handover.preferred,
+                    leader.is_alone(self._service.loop.now_ms),
+                ),
             )
 
     def _give_up_handover(self, hosted: Hosted, leader: Leader, handover: Handover) -> None:

@@ -79,8 +79,8 @@ class Replica:
         begins = mine and record.epoch > self.epoch and not self.installing
         self._enter(record.epoch, record.leader)
         if begins:
-            # Nobody serves before the promises given to the former leader have run out, unless
-            # that leader is known to be over.
+            # Nobody serves before the promises given to former leaders have run out, unless these
+            # are known to be over, all of them.
             serve_from_ms = now_ms if record.handover else max(now_ms, self.promised_until_ms)
             self.leading = Leader(
                 self.node,

@@ -324,7 +324,7 @@ class Cluster:
     def _change(self, leader: Leader) -> PartitionRecord | None:
         if leader.ready_to_hand_over():
             assert leader.transfer_to is not None
-            return leader.in_sync.propose_leader(leader.transfer_to, None)
+            return leader.in_sync.propose_leader(leader.transfer_to, None, leader.is_alone(self.now_ms))
         members = self.members()
 
         def is_over(name: str, incarnation: str) -> bool:
