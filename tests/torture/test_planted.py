@@ -32,7 +32,7 @@ SURVIVED_SECONDS = 60.0  # through which the ring without one is to come
 KILLS_SEED = 1  # of schedules in which kills often strike leaders
 WHOLE_S_MAX = OTHERS_LEAD_S_MAX = 20.0  # how long each takes depends on the machine
 OTHERS_WRITE_S = 3.0  # for clients to write by the next leaders, and to read by the former one
-NO_STORE_S = 4.0  # a link that was cut takes a while to come back
+NO_STORE_S = 6.0  # a link that was cut takes a while to come back
 LOOK_EVERY_S = 5.0
 IN_FLIGHT_S = 9.0  # a call takes less, and stands in the history then
 
