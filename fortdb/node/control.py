@@ -252,6 +252,7 @@ class Control:
         )
         if change is not None:
             log.info("isr_change", partition=hosted.replica.name, isr=",".join(sorted(change.isr)))
+            self._service.refresh(hosted)  # who joins has promised less, perhaps, than the others
             self._ask(hosted, change)
             return
         leader.ask_again(now_ms)
