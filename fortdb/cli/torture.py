@@ -124,8 +124,9 @@ def _judge(directory: Path, to: Path | None) -> int:
     to.mkdir(parents=True, exist_ok=True)
     path = to / "report.html"
     path.write_text(html(report))
-    for line in text_lines(report):
-        click.echo(line)
+    text = "\n".join(text_lines(report))
+    (to / "report.txt").write_text(f"{text}\n")
+    click.echo(text)
     click.echo(f"report: {path}")
     codes = {
         Verdict.LINEARIZABLE: EXIT_PASSED,

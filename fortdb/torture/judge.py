@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from fortdb.torture.history import Kind, Operation, Outcome
 from fortdb.torture.linear import Verdict, Witness, check
@@ -27,10 +27,12 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A stretch between two successful calls, of all clients."""
+    """A stretch between two successful calls, of all clients on all keys, or on those of one `place`: keys
+    with one tag, which lie in one partition."""
 
     started_ns: int
     ended_ns: int
+    place: str = ""
 
     @property
     def seconds(self) -> float:
@@ -47,6 +49,7 @@ class Judgement:
     violations: tuple[Violation, ...]
     undecided: tuple[str, ...]
     silences: tuple[Silence, ...]
+    place_silences: tuple[Silence, ...]
 
     def count(self, outcome: Outcome) -> int:
         """Calls of that outcome."""
@@ -86,13 +89,23 @@ def judge(
         violations=tuple(violations),
         undecided=tuple(undecided),
         silences=tuple(silences(operations)),
+        place_silences=tuple(_place_silences(by_key)),
     )
 
 
-def silences(operations: Sequence[Operation], shortest_ns: int = SILENCE_NS_MIN) -> list[Silence]:
+def silences(operations: Iterable[Operation], place: str = "") -> list[Silence]:
     """Stretches in which no call of any client succeeded."""
     ends = sorted(operation.ended_ns for operation in operations if operation.outcome is Outcome.OK)
-    return [Silence(a, b) for a, b in pairwise(ends) if b - a >= shortest_ns]
+    return [Silence(a, b, place) for a, b in pairwise(ends) if b - a >= SILENCE_NS_MIN]
+
+
+def _place_silences(by_key: Mapping[str, Sequence[Operation]]) -> Iterator[Silence]:
+    by_place: defaultdict[str, list[Sequence[Operation]]] = defaultdict(list)
+    for key, calls in by_key.items():
+        before, opened, tag = key.partition("{")
+        by_place[tag.partition("}")[0] if opened else before].append(calls)
+    for place, keys in sorted(by_place.items()):
+        yield from silences(chain.from_iterable(keys), place)
 
 
 def _what(calls: Sequence[Operation]) -> str:
