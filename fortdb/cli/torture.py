@@ -118,7 +118,11 @@ def _judge(directory: Path, to: Path | None) -> int:
     operations, faults = load(directory / HISTORY_FILE)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging", total=None)
-        judgement = judge(operations, lambda done, keys: progress.update(task, completed=done, total=keys))
+        judgement = judge(
+            operations,
+            lambda done, keys: progress.update(task, completed=done, total=keys),
+            findings.clients_until_ns,
+        )
     report = Report(findings, judgement, operations, faults)
     to = to or directory
     to.mkdir(parents=True, exist_ok=True)

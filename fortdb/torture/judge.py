@@ -65,12 +65,19 @@ class Judgement:
 
 
 def judge(
-    operations: Sequence[Operation], progress: Callable[[int, int], None] = lambda done, all: None
+    operations: Sequence[Operation],
+    progress: Callable[[int, int], None] = lambda done, all: None,
+    clients_until_ns: int = 0,
 ) -> Judgement:
-    """Judge every key. `progress` is told how many keys of how many are done."""
+    """Judge every key. `progress` is told how many keys of how many are done. After `clients_until_ns`, if it is
+    said, no client asked any more, and silence says nothing."""
     by_key: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in operations:
         by_key[operation.key].append(operation)
+
+    def is_heard(silence: Silence) -> bool:
+        return not clients_until_ns or silence.ended_ns <= clients_until_ns
+
     violations: list[Violation] = []
     undecided: list[str] = []
     for number, (key, calls) in enumerate(sorted(by_key.items())):
@@ -88,8 +95,8 @@ def judge(
         keys_of=dict(Counter(map(_what, by_key.values()))),
         violations=tuple(violations),
         undecided=tuple(undecided),
-        silences=tuple(silences(operations)),
-        place_silences=tuple(_place_silences(by_key)),
+        silences=tuple(one for one in silences(operations) if is_heard(one)),
+        place_silences=tuple(one for one in _place_silences(by_key) if is_heard(one)),
     )
 
 

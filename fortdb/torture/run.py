@@ -244,6 +244,7 @@ class Torture:
         finally:
             director.stop()
             workload.stop()
+            self.findings.clients_until_ns = time.monotonic_ns()
         self.findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
         self.findings.faults = director.done
 
@@ -340,6 +341,7 @@ def torture_remote(options: Options, address: Address, show: Show) -> Findings:
             _wait(options.seconds, lambda: glance("torturing"))
         finally:
             workload.stop()
+            findings.clients_until_ns = time.monotonic_ns()
             glance("reading every key")
             try:
                 workload.read_all(door)
