@@ -673,7 +673,7 @@ class NodeService:
             for progress in leader.progress.values():
                 if progress.phase is Phase.STREAM:
                     needed_after = min(needed_after, progress.match)
-                elif progress.phase is Phase.SNAPSHOT:
+                elif progress.phase in (Phase.SNAPSHOT, Phase.INSTALL):
                     needed_after = 0
         target = hosted.segments.trim_to(needed_after)
         if target is not None and log_.shape.base_offset < target <= log_.applied:

@@ -70,7 +70,7 @@ class SnapshotSender:
                 self._cursors.pop(0).close()
                 continue
             self._send(SnapshotEnd(leader.partition, leader.epoch, self._sent, self._memory, self._history))
-            progress.stream_from(self._shape.last_offset + 1)
+            progress.has_all_data(self._shape.last_offset)
             return False
         return True
 

@@ -240,7 +240,11 @@ class Leader:
     def heard_ack(self, node: str, message: Ack, now_ms: int) -> None:
         """A follower has everything up to an offset on disk."""
         progress = self.progress.get(node)
-        if progress is not None and progress.phase is Phase.STREAM:
+        if progress is None:
+            return
+        if progress.phase is Phase.INSTALL and message.offset == progress.next - 1:
+            progress.stream_from(progress.next)
+        if progress.phase is Phase.STREAM:
             progress.acknowledged(message.offset, self.log.last_offset, now_ms)
             self.advance_commit()
 

@@ -394,6 +394,8 @@ def run_schedule(seed: int) -> None:
             node.beat()
         elif action < 0.80:
             node.tick()
+        elif action < 0.82:
+            node.trim(choose.random())
         serving = [one.name for one in cluster.nodes.values() if one.serves()]
         assert len(serving) <= 1, f"{serving} serve at once"
         if node is not None and name in cluster.nodes:

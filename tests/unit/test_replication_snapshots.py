@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fortdb.model import PartitionRecord
 from fortdb.replication.epochs import LogShape, common_offset
+from fortdb.replication.leader import Leader
 from fortdb.replication.log import ReplicaLog
-from fortdb.replication.messages import Align, Position, Query, SnapshotBegin
+from fortdb.replication.messages import Ack, Align, Append, Position, Query, SnapshotBegin
 from fortdb.replication.replica import Replica
 
 LEADER, NEXT_LEADER = "a", "b"
@@ -45,3 +47,21 @@ def test_a_deposed_leader_does_not_end_a_snapshot() -> None:
     replica.begin_snapshot(NEXT_LEADER, SnapshotBegin(1, 2, TRIMMED))
     assert not replica.heard_query(LEADER, Query(1, 1, 9))
     assert replica.installing
+
+
+def test_entries_follow_a_snapshot_when_it_is_in_its_place() -> None:
+    """One that came with the end of it would be dropped, and if it was the last, missed for ever."""
+    record = PartitionRecord("p-001", LEADER, 2, {LEADER: "disk-a.1"}, (LEADER, "c"), handover=True)
+    leader = Leader(LEADER, 1, record, ReplicaLog(WHOLE, 20), 1, 0, 0, 0)
+    leader.follower_up("c", "disk-c.1", 0)
+    leader.outbox.clear()
+    leader.progress["c"].has_all_data(20)
+    leader.pump(lambda first, last, bytes_max: [])
+    leader.heard_ack("c", Ack(1, 2, 9), 0)  # of what it had before
+    leader.pump(lambda first, last, bytes_max: [])
+    assert leader.outbox == []
+    leader.heard_ack("c", Ack(1, 2, 20), 0)
+    leader.pump(lambda first, last, bytes_max: [])
+    (message,) = (message for _, message in leader.outbox)
+    assert isinstance(message, Append)
+    assert message.previous_offset == 20
