@@ -95,8 +95,8 @@ class PartitionRecord:
     """Who leads and who is in sync; changed only by compare-and-set on `revision`.
 
     `isr` maps each in-sync node to the incarnation in which it was found in sync. `handover` says
-    that the leader of the epoch before gave the partition up itself, so that nobody needs to wait
-    out its read lease. `preferred` is an operator's choice of leader, over the layout's.
+    that no leader of an earlier epoch can serve any more: the one before had waited out all others, and
+    gave the partition up itself or has ended, so that nobody needs to wait out a read lease. `preferred` is an operator's choice of leader, over the layout's.
     `revision` is the store's, 0 for a record not yet stored; it is not part of the stored value.
     """
 

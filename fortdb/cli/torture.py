@@ -118,14 +118,19 @@ def _judge(directory: Path, to: Path | None) -> int:
     operations, faults = load(directory / HISTORY_FILE)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging", total=None)
-        judgement = judge(operations, lambda done, keys: progress.update(task, completed=done, total=keys))
+        judgement = judge(
+            operations,
+            lambda done, keys: progress.update(task, completed=done, total=keys),
+            findings.clients_until_ns,
+        )
     report = Report(findings, judgement, operations, faults)
     to = to or directory
     to.mkdir(parents=True, exist_ok=True)
     path = to / "report.html"
     path.write_text(html(report))
-    for line in text_lines(report):
-        click.echo(line)
+    text = "\n".join(text_lines(report))
+    (to / "report.txt").write_text(f"{text}\n")
+    click.echo(text)
     click.echo(f"report: {path}")
     codes = {
         Verdict.LINEARIZABLE: EXIT_PASSED,

@@ -115,18 +115,45 @@ class EtcdCluster:
                 self.resume(index)
         self.start()
 
+    def restore_from_one(self) -> None:
+        """End every member, lose the data of all but one, and make a new cluster of what that one holds: etcd's
+        way back from a quorum that is lost for good. Nothing that etcd answered is lost: whoever leads when
+        a majority is just left has it all. Returns when the cluster is whole again."""
+        self.terminate((self.leader() + 1) % self.size)
+        survivor = self.leader()
+        others = [index for index in range(self.size) if index != survivor]
+        for index in (*others, survivor):
+            self.terminate(index)
+        self.start_member(survivor, "--force-new-cluster")
+        self._wait_until("a member of etcd leads alone", lambda: self._has_leader(survivor))
+        for index in others:
+            shutil.rmtree(self._home(index))
+            self._wait_until("etcd takes a new member", lambda index=index: self._add(survivor, index))  # type: ignore[misc]
+            members = ",".join(
+                f"m{number}={peer}"
+                for number, peer in enumerate(self._peers)
+                if peer in self._members(survivor)
+            )
+            self.start_member(index, "--initial-cluster-state", "existing", "--initial-cluster", members)
+            self._wait_until(
+                "a new member of etcd has caught up",
+                lambda index=index: self._has_leader(index),  # type: ignore[misc]
+            )
+        self.terminate(survivor)  # or it would make itself a cluster again when it is started next
+        self.start_member(survivor)
+        self.wait_ready()
+
     # --- one member -----------------------------------------------------------------------------------
 
-    def start_member(self, index: int) -> None:
-        """Start a member on the data it has; does not wait for it."""
+    def start_member(self, index: int, *words: str) -> None:
+        """Start a member on the data it has, with `words` more on its command line; does not wait for it."""
         assert self._processes[index] is None, f"member {index} is running"
         members = ",".join(f"m{number}={peer}" for number, peer in enumerate(self._peers))
-        home = self._directory / f"m{index}"
         place = self._places[index]
         command = [
             *place.prefix,
             "etcd",
-            *("--name", f"m{index}", "--data-dir", str(home)),
+            *("--name", f"m{index}", "--data-dir", str(self._home(index))),
             *(
                 "--listen-client-urls",
                 self.endpoints[index],
@@ -141,6 +168,7 @@ class EtcdCluster:
                 "--election-timeout",
                 str(self._election_ms),
             ),
+            *words,
         ]
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / f"m{index}.log").open("ab") as output:
@@ -197,6 +225,27 @@ class EtcdCluster:
         if lease == "0":
             return False
         self._post(leader, "lease/revoke", {"ID": lease})
+        return True
+
+    def _home(self, index: int) -> Path:
+        return self._directory / f"m{index}"
+
+    def _has_leader(self, index: int) -> bool:
+        return bool(self._status(index).get("leader", "0") != "0")
+
+    def _members(self, asked: int) -> set[str]:
+        """The addresses of all members, as one knows them."""
+        members = self._post(asked, "cluster/member/list", {})["members"]
+        return {address for member in members for address in member["peerURLs"]}
+
+    def _add(self, asked: int, index: int) -> bool:
+        """Have a member added; False while the others have not all caught up."""
+        peer = self._peers[index]
+        try:
+            if peer not in self._members(asked):
+                self._post(asked, "cluster/member/add", {"peerURLs": [peer]})
+        except OSError:
+            return False
         return True
 
     def _status(self, index: int) -> dict[str, Any]:

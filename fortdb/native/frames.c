@@ -95,11 +95,12 @@ frame_turn(FrameTurn *turn, PyObject *loop, Outcome (*heard)(FrameTurn *, const 
 }
 
 void
-put_reply_head(char *to, uint64_t partition, uint64_t sequence, size_t reply_bytes)
+put_reply_head(char *to, uint64_t partition, uint64_t epoch, uint64_t sequence, size_t reply_bytes)
 {
     put_number(to, REPLY_HEAD_BYTES + reply_bytes, 4);
     to[4] = TYPE_REPLY;
     put_number(to + 5, partition, 2);
-    put_number(to + 7, sequence, 8);
-    to[15] = 0; /* DONE */
+    put_number(to + 7, epoch, 8);
+    put_number(to + 15, sequence, 8);
+    to[23] = 0; /* DONE */
 }

@@ -51,9 +51,9 @@ enum {
     LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG
 };
 enum { LOG_COMMIT };
-enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL };
+enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL, FRAMES_WAY };
 enum { GREETING_SESSION };
-enum { REQUEST_SLOT_PEER, REQUEST_SLOT_PARTITION, REQUEST_SLOT_SEQUENCE };
+enum { REQUEST_SLOT_PEER, REQUEST_SLOT_PARTITION, REQUEST_SLOT_EPOCH, REQUEST_SLOT_SEQUENCE };
 enum { MEMORY_SESSIONS, MEMORY_USES };
 enum { SESSION_KNOWN, SESSION_WATERMARK, SESSION_USED };
 enum { LINK_IS_UP, LINK_STREAM };
@@ -263,7 +263,7 @@ PyObject *plain_reply(void); /* to a SET, borrowed */
 /* --- frames (frames.c) --------------------------------------------------------------------------------- */
 
 #define FRAME_HEAD_BYTES 5  /* length, type */
-#define REPLY_HEAD_BYTES 11 /* partition, sequence, status */
+#define REPLY_HEAD_BYTES 19 /* partition, epoch, sequence, status */
 #define TYPE_REQUEST 20
 #define TYPE_REPLY 21
 
@@ -282,7 +282,7 @@ typedef struct {
 
 /* Reads from a peer and gives `heard` each frame; what it declines is handed on, in its place. */
 PyObject *frame_turn(FrameTurn *turn, PyObject *loop, Outcome (*heard)(FrameTurn *, const Frame *));
-void put_reply_head(char *to, uint64_t partition, uint64_t sequence, size_t reply_bytes);
+void put_reply_head(char *to, uint64_t partition, uint64_t epoch, uint64_t sequence, size_t reply_bytes);
 
 /* --- answers to routers (requests.c) --------------------------------------------------------------------- */
 

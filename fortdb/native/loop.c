@@ -6,15 +6,19 @@
 
 #define EVENTS_MAX 1024 /* taken in one turn; the kernel keeps the others and goes round */
 
-/* A client's connection has its way: (function, service, counts), to be called with the connection before
- * them. True if it looked after what arrived. */
+/* A stream's short way: (function, service, counts), to be called with the stream before them. True if it
+ * looked after what arrived. */
 static int
-take_way(PyObject *connection)
+take_way(PyObject *stream)
 {
-    PyObject *way = slot_of(connection, CLIENT, CLIENT_WAY);
+    PyObject *way = NULL;
+    if (is_a(stream, CLIENT))
+        way = slot_of(stream, CLIENT, CLIENT_WAY);
+    else if (is_a(stream, FRAMES))
+        way = slot_of(stream, FRAMES, FRAMES_WAY);
     if (way == NULL || !PyTuple_CheckExact(way) || PyTuple_GET_SIZE(way) != 3)
         return 0;
-    PyObject *const args[] = {connection, PyTuple_GET_ITEM(way, 1), PyTuple_GET_ITEM(way, 2)};
+    PyObject *const args[] = {stream, PyTuple_GET_ITEM(way, 1), PyTuple_GET_ITEM(way, 2)};
     PyObject *result = PyObject_Vectorcall(PyTuple_GET_ITEM(way, 0), args, 3, NULL);
     Py_XDECREF(result);
     return result == NULL ? -1 : result == Py_True;
@@ -32,7 +36,7 @@ static int
 wake(PyObject *handlers, PyObject *descriptor, PyObject *handler, uint32_t events)
 {
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        int looked_after = is_a(handler, CLIENT) ? take_way(handler) : 0;
+        int looked_after = take_way(handler);
         if (looked_after < 0 || (looked_after == 0 && call(handler, "readable") < 0))
             return -1;
     }

@@ -21,7 +21,7 @@ static PyMethodDef methods[] = {
     {"send_on", (PyCFunction)(void (*)(void))lane_send_on, METH_FASTCALL,
      "send_on(connection, router, counts): read from a client, and send on what is plain."},
     {"hear_replies", (PyCFunction)(void (*)(void))lane_hear_replies, METH_FASTCALL,
-     "hear_replies(stream, router): read from a node, and give clients their answers."},
+     "hear_replies(stream, router, nothing): read from a node, and give clients their answers."},
     {NULL, NULL, 0, NULL},
 };
 

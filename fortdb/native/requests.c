@@ -55,7 +55,7 @@ get(FrameTurn *turn, const Request *request, PyObject *leader, PyObject *at)
     turn->output.size += head;
     Outcome outcome = read_plain(turn->service, leader, at, &turn->output);
     if (outcome == DONE)
-        put_reply_head(turn->output.data + before, request->partition, request->sequence,
+        put_reply_head(turn->output.data + before, request->partition, request->epoch, request->sequence,
                        turn->output.size - before - head);
     else
         turn->output.size = before;
@@ -139,6 +139,7 @@ new_request_slot(PyObject *peer, const Request *request)
         return NULL;
     set_slot(slot, REQUEST_SLOT, REQUEST_SLOT_PEER, Py_NewRef(peer));
     if (set_number(slot, REQUEST_SLOT, REQUEST_SLOT_PARTITION, (int64_t)request->partition) < 0
+        || set_number(slot, REQUEST_SLOT, REQUEST_SLOT_EPOCH, (int64_t)request->epoch) < 0
         || set_number(slot, REQUEST_SLOT, REQUEST_SLOT_SEQUENCE, (int64_t)request->sequence) < 0) {
         Py_DECREF(slot);
         return NULL;
@@ -246,6 +247,7 @@ bundle_reply(Bundle *bundle, PyObject *slot, PyObject *reply)
     if (to == NULL)
         return -1;
     put_reply_head(to, (uint64_t)number_at(slot, REQUEST_SLOT, REQUEST_SLOT_PARTITION),
+                   (uint64_t)number_at(slot, REQUEST_SLOT, REQUEST_SLOT_EPOCH),
                    (uint64_t)number_at(slot, REQUEST_SLOT, REQUEST_SLOT_SEQUENCE), size);
     memcpy(to + head, PyBytes_AS_STRING(reply), size);
     bundle->output.size += head + size;

@@ -195,16 +195,17 @@ observe(PyObject *latency, double seconds)
     return PyList_SetItem(counts, at, count);
 }
 
-/* The channel (borrowed) of a partition, if the reply comes from the leader that it sends to. */
+/* The channel (borrowed) of a partition, if the reply comes from the leader that it sends to, of the epoch in
+ * which it sends. */
 static PyObject *
-channel_from(FrameTurn *turn, uint64_t partition)
+channel_from(FrameTurn *turn, uint64_t partition, uint64_t epoch)
 {
     PyObject *id = PyLong_FromUnsignedLongLong(partition);
     if (id == NULL)
         return NULL;
     PyObject *channel = PyDict_GetItemWithError(slot_of(turn->service, ROUTER, ROUTER_CHANNELS), id);
     Py_DECREF(id);
-    if (!is_a(channel, CHANNEL))
+    if (!is_a(channel, CHANNEL) || (uint64_t)number_at(channel, CHANNEL, CHANNEL_EPOCH) != epoch)
         return NULL;
     PyObject *link = slot_of(channel, CHANNEL, CHANNEL_WIRE);
     return is_a(link, LINK) && slot_of(link, LINK, LINK_STREAM) == turn->stream ? channel : NULL;
@@ -235,10 +236,10 @@ static Outcome
 heard(FrameTurn *turn, const Frame *frame)
 {
     const uint8_t *body = frame->body, *reply_at = body + REPLY_HEAD_BYTES;
-    if (frame->type != TYPE_REPLY || frame->end < reply_at || body[10] != 0) /* another status than DONE */
+    if (frame->type != TYPE_REPLY || frame->end < reply_at || body[18] != 0) /* another status than DONE */
         return DECLINED;
-    PyObject *channel = channel_from(turn, number_from(body, 2));
-    PyObject *request = channel == NULL ? NULL : take_unanswered(channel, number_from(body + 2, 8));
+    PyObject *channel = channel_from(turn, number_from(body, 2), number_from(body + 2, 8));
+    PyObject *request = channel == NULL ? NULL : take_unanswered(channel, number_from(body + 10, 8));
     if (request == NULL)
         return PyErr_Occurred() ? FAILED : DECLINED;
     PyObject *reply = PyBytes_FromStringAndSize((const char *)reply_at, frame->end - reply_at);
@@ -251,15 +252,15 @@ heard(FrameTurn *turn, const Frame *frame)
     return result < 0 ? FAILED : DONE;
 }
 
-/* hear_replies(stream, router) -> whether the stream was looked after. */
+/* hear_replies(stream, router, nothing) -> whether the stream was looked after. */
 PyObject *
 lane_hear_replies(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     static const Class needed[] = {LOOP, OUTBOX, STREAM, CLIENT, SLOT, FRAMES, LINK, ROUTER, CHANNEL, UNANSWERED};
     if (!all_bound(needed, 10))
         return NULL;
-    if (count != 2 || !is_a(args[0], FRAMES) || !is_a(args[1], ROUTER))
-        return PyErr_Format(PyExc_TypeError, "hear_replies(stream, router)");
+    if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], ROUTER))
+        return PyErr_Format(PyExc_TypeError, "hear_replies(stream, router, nothing)");
     FrameTurn turn = {.stream = args[0], .service = args[1]};
     return frame_turn(&turn, slot_of(args[1], ROUTER, ROUTER_LOOP), heard);
 }

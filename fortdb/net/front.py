@@ -27,7 +27,7 @@ from fortdb.limits import (
 )
 from fortdb.native import bind
 from fortdb.net.loop import Loop
-from fortdb.net.stream import Listener, Outbox, Stream
+from fortdb.net.stream import Listener, Outbox, Stream, Way
 from fortdb.protocol.commands import (
     Command,
     CommandKind,
@@ -209,10 +209,6 @@ class ClientConnection(Stream):
 
 
 bind(ClientConnection)
-
-Way = tuple[Callable[..., bool], object, list[int]]
-"""A function in C that reads from a connection and executes what is plain, or returns False; the service whose
-state it works on; how many GETs and SETs went that way. Called by the loop; see `fortdb.native`."""
 
 
 class Front:

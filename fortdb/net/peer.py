@@ -20,7 +20,7 @@ from fortdb.errors import BadRequest, FortError
 from fortdb.limits import PEER_OUTPUT_BYTES
 from fortdb.native import bind
 from fortdb.net.loop import WRITE, Loop
-from fortdb.net.stream import Outbox, Stream
+from fortdb.net.stream import Outbox, Stream, Way
 from fortdb.replication.messages import (
     PROTOCOL_VERSION,
     FrameReader,
@@ -82,7 +82,7 @@ bind(Greeting)
 class FrameStream(Stream):
     """A connection on which frames arrive, the greeting first."""
 
-    __slots__ = ("_cluster", "_frames", "_reader", "_short_way", "is_special", "other", "tail")
+    __slots__ = ("_cluster", "_frames", "_reader", "is_special", "other", "tail", "way")
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class FrameStream(Stream):
         outbox: Outbox,
         connection: socket.socket,
         cluster: str,
-        short_way: ShortWay | None,
+        way: Way | None,
     ) -> None:
         super().__init__(loop, outbox, connection)
         with contextlib.suppress(OSError):
@@ -101,11 +101,7 @@ class FrameStream(Stream):
         self._cluster = cluster
         self._reader = FrameReader()
         self._frames: deque[tuple[int, bytes]] = deque()
-        self._short_way = short_way
-
-    def readable(self) -> None:
-        if self._short_way is None or not self._short_way(self):
-            super().readable()
+        self.way = way
 
     def received(self, data: bytes) -> None:
         self.take(data)
@@ -159,9 +155,6 @@ class FrameStream(Stream):
 
 bind(FrameStream)
 
-ShortWay = Callable[[FrameStream], bool]
-"""Reads from a connection and hears what is plain, or returns False; see `fortdb.native`."""
-
 
 class Peer(FrameStream):
     """The dialled side. `heard` gets (peer, frame type, body) for every frame after the greeting but those
@@ -177,9 +170,9 @@ class Peer(FrameStream):
         own: Greeting,
         heard: Callable[[Peer, int, bytes], None],
         closed: Callable[[Peer], None],
-        short_way: ShortWay | None = None,
+        way: Way | None = None,
     ) -> None:
-        super().__init__(loop, outbox, connection, own.cluster, short_way)
+        super().__init__(loop, outbox, connection, own.cluster, way)
         self._own = own
         self._heard = heard
         self._closed = closed
@@ -200,7 +193,7 @@ class _Dialled(FrameStream):
     __slots__ = ("_connecting", "_link")
 
     def __init__(self, link: Link, connection: socket.socket) -> None:
-        super().__init__(link.loop, link.outbox, connection, link.own.cluster, link.short_way)
+        super().__init__(link.loop, link.outbox, connection, link.own.cluster, link.way)
         self._link = link
         self._connecting = True
         self.loop.modify(self.descriptor, WRITE)
@@ -251,7 +244,7 @@ class Link:
         up: Callable[[Link, Greeting], None],
         down: Callable[[Link], None],
         heard: Callable[[Link, int, bytes], None],
-        short_way: ShortWay | None = None,
+        way: Way | None = None,
     ) -> None:
         self.loop = loop
         self.outbox = outbox
@@ -259,7 +252,7 @@ class Link:
         self.name = name
         self.address = address
         self.heard = heard
-        self.short_way = short_way
+        self.way = way
         self.is_up = False
         self._up = up
         self._down = down

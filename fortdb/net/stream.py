@@ -16,6 +16,10 @@ from fortdb.limits import RECEIVE_BYTES
 from fortdb.native import bind, lane
 from fortdb.net.loop import READ, WRITE, Loop
 
+Way = tuple[Callable[..., bool], object, list[int] | None]
+"""A function in C that reads from a stream and looks after what is plain, or returns False; the service whose
+state it works on; how many GETs and SETs went that way. Called by the loop; see `fortdb.native`."""
+
 
 class Outbox:
     """The connections of one loop that have something to send."""

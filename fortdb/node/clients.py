@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 
 from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
 from fortdb.native import lane
-from fortdb.net.front import ClientConnection, Slot, Way
+from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Gather, sum_of
+from fortdb.net.stream import Way
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
 from fortdb.protocol.arguments import parse_cursor

@@ -22,7 +22,7 @@ from fortdb.clock import wall_ms
 from fortdb.coordination.operations import read_record, take_controller, write_record
 from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, NotLeader, StoreConflict, Unavailable
-from fortdb.limits import DRAIN_MS_MAX, HANDOVER_MS_MAX
+from fortdb.limits import DRAIN_MS_MAX, HANDOVER_MS_MAX, STORE_BEHIND_MS_MAX
 from fortdb.model import ClusterView, NodeState, Partition, PartitionRecord
 from fortdb.node.disk import open_replica, wipe_replica
 from fortdb.node.service import Hosted, NodeService
@@ -56,6 +56,29 @@ class Handover:
         self.done = done
 
 
+class StoreBehind:
+    """Of which partitions the store knows an older epoch than this node's disk, and since when.
+
+    That is nothing for a moment: a node hears of an epoch from its leader before the watch tells it. A store
+    that is within reach and stays behind was restored or emptied, and that an operator has to hear, once.
+    """
+
+    def __init__(self) -> None:
+        self._since_ms: dict[str, int] = {}
+        self._said: set[str] = set()
+
+    def lasts_too_long(self, partition: str, is_behind: bool, now_ms: int) -> bool:
+        """Whether it is time to say so."""
+        if not is_behind:
+            self._since_ms.pop(partition, None)
+            return False
+        since_ms = self._since_ms.setdefault(partition, now_ms)
+        if partition in self._said or now_ms - since_ms < STORE_BEHIND_MS_MAX:
+            return False
+        self._said.add(partition)
+        return True
+
+
 class Control:
     """Keeps a node's replicas, and the store's records, where they ought to be."""
 
@@ -71,7 +94,7 @@ class Control:
         self._electing: set[str] = set()
         self._handovers: dict[int, Handover] = {}
         self._taking_control = False
-        self._complained: set[str] = set()
+        self._behind = StoreBehind()
         self._draining_until_ms = 0
         self._drained: Callable[[], None] | None = None
         service.ready_to_hand_over = self._hand_over
@@ -115,15 +138,6 @@ class Control:
 
     def _adopt(self, hosted: Hosted, record: PartitionRecord) -> None:
         service, replica = self._service, hosted.replica
-        if record.epoch < replica.epoch and record.partition not in self._complained:
-            self._complained.add(record.partition)
-            log.error(
-                "store_behind_disk",
-                partition=record.partition,
-                store_epoch=record.epoch,
-                disk_epoch=replica.epoch,
-                advice="the coordination store was restored or emptied; do not write before this is understood",
-            )
         assert service.view.layout is not None
         begins = replica.adopt(record, service.view.layout.min_in_sync, service.loop.now_ms, wall_ms())
         if begins:
@@ -196,12 +210,26 @@ class Control:
 
     def _work(self) -> None:
         for hosted in list(self._service.hosted.values()):
+            self._look_whether_store_is_behind(hosted)
             leader = hosted.replica.leading
             if leader is not None and not hosted.change_under_way:
                 self._tend(hosted, leader)
         self._control()
         if self._drained is not None:
             self._drain_on()
+
+    def _look_whether_store_is_behind(self, hosted: Hosted) -> None:
+        service, replica = self._service, hosted.replica
+        record, now_ms = self._records.get(replica.name), service.loop.now_ms
+        is_behind = record is not None and record.epoch < replica.epoch and service.lease_until_ms > now_ms
+        if self._behind.lasts_too_long(replica.name, is_behind, now_ms):
+            log.error(
+                "store_behind_disk",
+                partition=replica.name,
+                store_epoch=None if record is None else record.epoch,
+                disk_epoch=replica.epoch,
+                advice="the coordination store was restored or emptied; do not write before this is understood",
+            )
 
     def _tend(self, hosted: Hosted, leader: Leader) -> None:
         """One partition that this node leads: hand it over, mend its ISR, give it back."""
@@ -224,7 +252,7 @@ class Control:
         )
         if change is not None:
             log.info("isr_change", partition=hosted.replica.name, isr=",".join(sorted(change.isr)))
-            self._service.refresh(hosted)  # who joins has to promise, too, from now on
+            self._service.refresh(hosted)  # who joins has promised less, perhaps, than the others
             self._ask(hosted, change)
             return
         leader.ask_again(now_ms)
@@ -345,7 +373,11 @@ class Control:
         if handover is not None and not hosted.change_under_way:
             self._ask(
                 hosted,
-                leader.in_sync.propose_leader(handover.target, handover.preferred),
+                leader.in_sync.propose_leader(
+                    handover.target,
+                    handover.preferred,
+                    leader.is_alone(self._service.loop.now_ms),
+                ),
             )
 
     def _give_up_handover(self, hosted: Hosted, leader: Leader, handover: Handover) -> None:

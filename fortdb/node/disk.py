@@ -7,6 +7,7 @@ that makes it right: what is wiped, what is truncated, new entries, committed op
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from fortdb.limits import (
     DEDUPE_ENTRIES_MAX,
@@ -21,7 +22,7 @@ from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
 from fortdb.replication.replica import Replica
 from fortdb.storage.engine import Batch, Engine, ReplicaState
-from fortdb.storage.keys import data_bound
+from fortdb.storage.keys import data_bound, memory_key
 
 DataRange = tuple[bytes, bytes]
 """Data keys with start <= key < end."""
@@ -96,16 +97,31 @@ def read_memory(engine: Engine, partition: int, log: ReplicaLog) -> None:
     """Remember the request ids in the tail of the log on disk, as far back as a retry can come."""
     log.memory.clear()
     log.memory_is_stale = False
-    tail: list[tuple[int, bytes]] = []
-    for offset, entry in engine.entries_backward(partition):
-        if not tail:
-            log.timestamp_ms = max(log.timestamp_ms, entry_timestamp(entry))
-        if len(tail) >= DEDUPE_ENTRIES_MAX or entry_timestamp(entry) < log.timestamp_ms - DEDUPE_WINDOW_MS:
-            break
-        tail.append((offset, entry))
+    kept = engine.get(memory_key(partition))
+    if kept is not None:
+        log.memory.restore(kept)
+    tail = list(recent_entries(engine, partition))
+    if tail:
+        log.timestamp_ms = max(log.timestamp_ms, entry_timestamp(tail[0][1]))
     for offset, entry in reversed(tail):
         for request, reply in decode_entry(entry, offset).requests:
             log.memory.remember(request, offset, reply)
+
+
+def recent_entries(engine: Engine, partition: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, entry), the newest first, as far back as a router may ask again.
+
+    A leader's clock may jump, and the next leader's differ from it, so a step between two entries counts for
+    half a window at most: the entries of the last `ROUTER_DEADLINE_MS_MAX` survive one jump.
+    """
+    age_ms, later_ms = 0, None
+    for count, (offset, entry) in enumerate(engine.entries_backward(partition)):
+        made_ms = entry_timestamp(entry)
+        age_ms += min(DEDUPE_WINDOW_MS // 2, 0 if later_ms is None else later_ms - made_ms)
+        later_ms = made_ms
+        if count >= DEDUPE_ENTRIES_MAX or age_ms > DEDUPE_WINDOW_MS:
+            return
+        yield offset, entry
 
 
 def state_of(replica: Replica) -> ReplicaState:
@@ -129,12 +145,15 @@ def write_replica(
     Returns whether they must be on disk before anybody hears of them, and the entries applied.
     """
     partition = replica.partition
-    wipe, truncate, entries, changed = replica.log.take_writes()
+    wipe, truncate, trimmed, entries, changed = replica.log.take_writes()
     taken = replica.take_committed()
     if wipe:
         wipe_replica(batch, partition, ranges)
     if truncate is not None:
         batch.delete_log(partition, *truncate)
+    if trimmed is not None:
+        batch.delete_log(partition, *trimmed)
+        batch.put_data(memory_key(partition), replica.log.memory.encode(trimmed[1] - 1))
     put_log = batch.put_log
     size = 0
     for offset, entry in entries:
@@ -155,6 +174,7 @@ def wipe_replica(batch: Batch, partition: int, ranges: tuple[DataRange, ...]) ->
         batch.delete_data_range(start, end)
     batch.delete_expiries(partition)
     batch.delete_log(partition, 0, _ALL_OFFSETS)
+    batch.delete_data(memory_key(partition))
 
 
 def _apply(batch: Batch, partition: int, pending: Pending) -> None:

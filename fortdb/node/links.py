@@ -15,7 +15,7 @@ from hiredis import Reader
 
 from fortdb.errors import BadRequest, FortError, StorageFailed
 from fortdb.native import bind, lane
-from fortdb.net.peer import FrameStream, Greeting, Link, Peer
+from fortdb.net.peer import Greeting, Link, Peer
 from fortdb.node.snapshots import SnapshotInstall
 from fortdb.protocol.commands import TABLE, Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
@@ -59,11 +59,12 @@ _GET = TABLE["GET"]
 class RequestSlot:
     """Where the answer to a router's request goes."""
 
-    __slots__ = ("partition", "peer", "sequence")
+    __slots__ = ("epoch", "partition", "peer", "sequence")
 
-    def __init__(self, peer: Peer, partition: int, sequence: int) -> None:
+    def __init__(self, peer: Peer, partition: int, epoch: int, sequence: int) -> None:
         self.peer = peer
         self.partition = partition
+        self.epoch = epoch
         self.sequence = sequence
 
     def complete(self, reply: bytes) -> None:
@@ -83,7 +84,7 @@ class RequestSlot:
 
     def _send(self, status: Status, reply: bytes) -> None:
         if self.peer.is_open:
-            self.peer.write(encode_reply(self.partition, self.sequence, status, reply))
+            self.peer.write(encode_reply(self.partition, self.epoch, self.sequence, status, reply))
 
 
 bind(RequestSlot)
@@ -124,7 +125,7 @@ class Links:
             service.own,
             self._heard_peer,
             self._peer_closed,
-            None if lane is None else self._hear_shortly,
+            None if lane is None else (lane.hear_requests, service, self.plain_counts),
         )
 
     def connect(self, addresses: dict[str, str]) -> None:
@@ -294,8 +295,8 @@ class Links:
             if isinstance(message, Append):
                 replica.heard_append(sender, message)
             elif isinstance(message, Query):
-                hosted.install = None
-                replica.heard_query(sender, message)
+                if replica.heard_query(sender, message):
+                    hosted.install = None
             elif isinstance(message, Align):
                 replica.heard_align(sender, message)
             else:
@@ -340,16 +341,10 @@ class Links:
         else:
             install.end(message)
 
-    def _hear_shortly(self, peer: FrameStream) -> bool:
-        """Plain requests of routers, the short way (`fortdb.native`)."""
-        assert lane is not None
-        looked_after: bool = lane.hear_requests(peer, self._service, self.plain_counts)
-        return looked_after
-
     def _heard_request(self, peer: Peer, request: Request) -> None:
         service = self._service
         assert peer.other is not None
-        slot = RequestSlot(peer, request.partition, request.sequence)
+        slot = RequestSlot(peer, request.partition, request.epoch, request.sequence)
         try:
             args = self._parse(request.command)
             command = _command(args)

@@ -762,13 +762,11 @@ class NodeService:
             for progress in leader.progress.values():
                 if progress.phase is Phase.STREAM:
                     needed_after = min(needed_after, progress.match)
-                elif progress.phase is Phase.SNAPSHOT:
+                elif progress.phase in (Phase.SNAPSHOT, Phase.INSTALL):
                     needed_after = 0
         target = hosted.segments.trim_to(needed_after)
         if target is not None and log_.shape.base_offset < target <= log_.applied:
-            batch = self.engine.batch()
-            batch.delete_log(hosted.replica.partition, *log_.trim(target))
-            self.engine.write(batch, False)
+            log_.trim(target)
             self.touch(hosted)
 
     def _send_snapshots(self, hosted: Hosted, leader: Leader) -> None:

@@ -1,8 +1,8 @@
 """Handing a partition's data to a follower whose log is too far behind, while serving.
 
 The leader walks its data as it stood at one applied offset (the engine's cursor), a chunk a tick and
-only as fast as the follower takes them in. With the last chunk goes the tail of the log, so that the
-follower knows the recent request ids too. The follower forgets what it had with the first frame;
+only as fast as the follower takes them in. With the last chunk goes the tail of the log, and what is
+remembered of requests before it, so that the follower knows every request id that the leader knows. The follower forgets what it had with the first frame;
 until the last one is on disk its state says `installing`, and a restart in between finds it empty.
 """
 
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from fortdb.errors import BadRequest
 from fortdb.limits import (
-    DEDUPE_ENTRIES_MAX,
-    DEDUPE_WINDOW_MS,
     SNAPSHOT_CHUNK_BYTES,
     SNAPSHOT_FLIGHT_BYTES,
     SNAPSHOT_HISTORY_BYTES,
 )
-from fortdb.node.disk import DataRange
-from fortdb.replication.entries import entry_timestamp
+from fortdb.node.disk import DataRange, recent_entries
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.leader import Leader
 from fortdb.replication.messages import (
@@ -28,6 +25,7 @@ from fortdb.replication.messages import (
 )
 from fortdb.replication.progress import Phase
 from fortdb.storage.engine import Batch, Engine
+from fortdb.storage.keys import memory_key
 from fortdb.storage.values import expiry_of
 
 _CHUNKS_IN_FLIGHT = SNAPSHOT_FLIGHT_BYTES // SNAPSHOT_CHUNK_BYTES
@@ -43,8 +41,9 @@ class SnapshotSender:
         self._sent = 0
         self._acknowledged = 0
         shape = leader.log.shape.truncated(leader.log.applied)
-        self._history = _history(engine, leader.partition, shape, leader.log.timestamp_ms)
+        self._history = _history(engine, leader.partition, shape)
         self._shape = shape.trimmed(shape.last_offset - len(self._history))
+        self._memory = leader.log.memory.encode(self._shape.base_offset)
         leader.outbox.append((node, SnapshotBegin(leader.partition, leader.epoch, self._shape)))
 
     def is_for(self, leader: Leader) -> bool:
@@ -70,8 +69,8 @@ class SnapshotSender:
             if self._cursors:
                 self._cursors.pop(0).close()
                 continue
-            self._send(SnapshotEnd(leader.partition, leader.epoch, self._sent, self._history))
-            progress.stream_from(self._shape.last_offset + 1)
+            self._send(SnapshotEnd(leader.partition, leader.epoch, self._sent, self._memory, self._history))
+            progress.has_all_data(self._shape.last_offset)
             return False
         return True
 
@@ -100,6 +99,7 @@ class SnapshotInstall:
         self.chunks = 0
         self.is_complete = False
         self._pairs: list[tuple[bytes, bytes]] = []
+        self._memory: bytes | None = None
         self._history: list[bytes] = []
 
     def add(self, message: SnapshotChunk) -> None:
@@ -113,6 +113,7 @@ class SnapshotInstall:
         """All chunks are here. Raises `BadRequest` when they are not."""
         if message.chunks != self.chunks:
             raise BadRequest(f"snapshot of {message.chunks} chunks ended after {self.chunks}")
+        self._memory = message.memory
         self._history = message.history
         self.is_complete = True
 
@@ -124,25 +125,23 @@ class SnapshotInstall:
             if expiry_ms:
                 batch.put_expiry(partition, expiry_ms, key)
         self._pairs = []
+        if self._memory is not None:
+            batch.put_data(memory_key(partition), self._memory)
+            self._memory = None
         for index, entry in enumerate(self._history):
             batch.put_log(partition, self.shape.base_offset + 1 + index, entry)
         self._history = []
 
 
-def _history(engine: Engine, partition: int, shape: LogShape, newest_ms: int) -> list[bytes]:
+def _history(engine: Engine, partition: int, shape: LogShape) -> list[bytes]:
     """The last entries up to the shape's end, as far back as request ids matter."""
     entries: list[bytes] = []
     size = 0
-    for offset, entry in engine.entries_backward(partition):
+    for offset, entry in recent_entries(engine, partition):
         if offset > shape.last_offset:
             continue
         size += len(entry)
-        if (
-            offset <= shape.base_offset
-            or len(entries) >= DEDUPE_ENTRIES_MAX
-            or size > SNAPSHOT_HISTORY_BYTES
-            or entry_timestamp(entry) < newest_ms - DEDUPE_WINDOW_MS
-        ):
+        if offset <= shape.base_offset or size > SNAPSHOT_HISTORY_BYTES:
             break
         entries.append(entry)
     entries.reverse()

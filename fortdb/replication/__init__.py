@@ -21,7 +21,8 @@ Linearizable *reads* are answered by the leader alone, without asking anybody, a
 time. A leader serves them only while two things hold: its own lease in the store, and *promises* of
 every member of the maximal ISR not to serve as another epoch's leader for a lease's length, counted from
 the moment before the heartbeat was sent. A new leader waits out the promise that it gave itself, unless
-the record says that the former leader handed over. So reads stay right also when etcd revokes a lease
+the record says that no leader of an earlier epoch can serve any more: the former one had waited out its own,
+and handed over or has ended. So reads stay right also when etcd revokes a lease
 that was alive, or extends one that was not, as it may (Jepsen on etcd, and rule 11); it takes a clock
 that runs a tenth faster than another to break them.
 

@@ -5,13 +5,28 @@ has been answered (the watermark); a replica remembers the rest, from the log it
 whose number is remembered gets the remembered answer. What is below the watermark is forgotten, so
 memory is bounded by what routers have in flight, times the routers (the least recently heard ones
 go first). Source: client sessions, Raft dissertation, section 6.3.
+
+Of a log that does not reach back to its beginning, because its head was trimmed or because a snapshot
+stands for it, the remembered requests before the head are kept beside it (`RequestMemory.encode`), as an
+entry at offset 0 that changes nothing.
 """
 
 from __future__ import annotations
 
-from fortdb.limits import SESSIONS_MAX
+from operator import itemgetter
+
+from fortdb.limits import MEMORY_BYTES_MAX, SESSIONS_MAX
 from fortdb.native import bind
-from fortdb.replication.entries import RequestId
+from fortdb.replication.entries import (
+    FORGET,
+    Operation,
+    RequestId,
+    decode_entry,
+    encode_entry,
+    encode_operation,
+)
+
+_NOTHING = Operation(FORGET, b"")
 
 
 class SessionMemory:
@@ -75,6 +90,26 @@ class RequestMemory:
     def clear(self) -> None:
         """Forget everything, before the log is read again."""
         self.sessions.clear()
+
+    def encode(self, until: int) -> bytes:
+        """What is remembered of requests up to an offset; the newest, if it is more than `MEMORY_BYTES_MAX`."""
+        held = [
+            (offset, encode_operation(_NOTHING, RequestId(number, sequence, session.watermark), reply))
+            for number, session in self.sessions.items()
+            for sequence, (offset, reply) in session.known.items()
+            if offset <= until
+        ]
+        held.sort(key=itemgetter(0))  # of one session they stay in order, as `remember` wants them
+        first, size = len(held), 0
+        while first and size + len(held[first - 1][1]) <= MEMORY_BYTES_MAX:
+            first -= 1
+            size += len(held[first][1])
+        return encode_entry(0, 0, 0, [operation for _, operation in held[first:]])
+
+    def restore(self, encoded: bytes) -> None:
+        """Remember what was encoded; before anything that was remembered after it."""
+        for request, reply in decode_entry(encoded, 0).requests:
+            self.remember(request, 0, reply)
 
     def __len__(self) -> int:
         return sum(len(session.known) for session in self.sessions.values())

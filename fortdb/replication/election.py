@@ -64,12 +64,13 @@ def elect(
     isr[chosen.name] = chosen.incarnation
     former = nodes.get(record.leader or "")
     former_is_over = former is not None and record.isr.get(former.name) != former.incarnation
+    # It may have died before it was its turn to serve; what it waited for is waited for by the next.
     return replace(
         record,
         leader=chosen.name,
         epoch=record.epoch + 1,
         isr=isr,
-        handover=former_is_over,
+        handover=former_is_over and record.handover,
     )
 
 

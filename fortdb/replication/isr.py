@@ -45,12 +45,13 @@ class InSync:
             members = self._members = frozenset((*self.record.isr.items(), *proposed))
         return members
 
-    def propose_isr(self, isr: Mapping[str, str]) -> PartitionRecord:
-        """The record that asks for another ISR; to be put into the store by compare-and-set."""
+    def propose_isr(self, isr: Mapping[str, str], is_alone: bool) -> PartitionRecord:
+        """The record that asks for another ISR; to be put into the store by compare-and-set. `is_alone`: no
+        leader of an earlier epoch can serve any more."""
         assert self.record.leader in isr, "a leader is always in its own ISR"
-        return self._propose(replace(self.record, isr=dict(isr), handover=False))
+        return self._propose(replace(self.record, isr=dict(isr), handover=is_alone))
 
-    def propose_leader(self, leader: str, preferred: str | None) -> PartitionRecord:
+    def propose_leader(self, leader: str, preferred: str | None, is_alone: bool) -> PartitionRecord:
         """The record that hands the partition to another in-sync node in the next epoch."""
         assert leader in self.record.isr, "rule 6: a leader comes from the ISR"
         return self._propose(
@@ -58,7 +59,7 @@ class InSync:
                 self.record,
                 leader=leader,
                 epoch=self.record.epoch + 1,
-                handover=True,
+                handover=is_alone,
                 preferred=preferred,
             )
         )

@@ -100,9 +100,13 @@ class Leader:
         nobody's read lease is left from the epoch before, and no handover is under way."""
         return (
             min(self.log.applied, self.log.commit) >= self.opening_offset
-            and now_ms >= self.serve_from_ms
+            and self.is_alone(now_ms)
             and self.transfer_to is None
         )
+
+    def is_alone(self, now_ms: int) -> bool:
+        """Whether no leader of an earlier epoch can serve any more."""
+        return now_ms >= self.serve_from_ms
 
     def lease_until_ms(self, own_lease_until_ms: int) -> int:
         """Until when nobody else can have become leader and served (rules 11 to 14): the node's lease
@@ -251,7 +255,11 @@ class Leader:
     def heard_ack(self, node: str, message: Ack, now_ms: int) -> None:
         """A follower has everything up to an offset on disk."""
         progress = self.progress.get(node)
-        if progress is not None and progress.phase is Phase.STREAM:
+        if progress is None:
+            return
+        if progress.phase is Phase.INSTALL and message.offset == progress.next - 1:
+            progress.stream_from(progress.next)
+        if progress.phase is Phase.STREAM:
             progress.acknowledged(message.offset, self.log.last_offset, now_ms)
             self.advance_commit()
 
@@ -367,7 +375,7 @@ class Leader:
                 and self._may_join(node, progress)
             ):
                 keep[node] = progress.incarnation
-        return None if keep == committed else self.in_sync.propose_isr(keep)
+        return None if keep == committed else self.in_sync.propose_isr(keep, self.is_alone(now_ms))
 
     def _lags(self, node: str, incarnation: str, now_ms: int, lag_ms_max: int) -> bool:
         progress = self.progress.get(node)
@@ -377,10 +385,12 @@ class Leader:
 
     def _may_join(self, node: str, progress: Progress) -> bool:
         """Rule 5: it has reached the commit offset and this epoch's first offset, in this epoch (a
-        match is only ever learned in it) and in the current life of its process."""
+        match is only ever learned in it) and in the current life of its process. And it has promised to
+        serve nothing beside this leader: it may be elected next, and then knows whom to wait for."""
         return (
             node in self.in_sync.record.replicas
             and progress.phase is Phase.STREAM
+            and progress.promised_until_ms > 0
             and progress.match >= max(self.log.commit, self.opening_offset)
         )
 

@@ -30,6 +30,7 @@ class Writes(NamedTuple):
 
     wipe: bool  # delete all data, expiry notes and log entries of the partition
     truncate: tuple[int, int] | None  # delete log entries in [start, end)
+    trimmed: tuple[int, int] | None  # delete these too, and keep the requests before `end` beside the log
     entries: list[tuple[int, bytes]]  # (offset, entry) to put
     state_changed: bool  # put the replica's state
 
@@ -48,7 +49,7 @@ class ReplicaLog:
             "memory",
             "memory_is_stale",
         ),
-        *("state_changed", "_taken_offset", "_wipe", "_truncate", "_writes"),
+        *("state_changed", "_taken_offset", "_wipe", "_truncate", "_trimmed", "_writes"),
     )
 
     def __init__(self, shape: LogShape, applied: int) -> None:
@@ -64,6 +65,7 @@ class ReplicaLog:
         self.state_changed = False
         self._wipe = False
         self._truncate: tuple[int, int] | None = None
+        self._trimmed: tuple[int, int] | None = None
         self._writes: list[tuple[int, bytes]] = []
 
     @property
@@ -119,7 +121,7 @@ class ReplicaLog:
         self.memory_is_stale = False
         self.state_changed = True
         self._wipe = True
-        self._truncate = None
+        self._truncate = self._trimmed = None
         self._writes = []
 
     def take_writes(self) -> Writes:
@@ -129,11 +131,13 @@ class ReplicaLog:
         writes = Writes(
             self._wipe,
             self._truncate,
+            self._trimmed,
             self._writes,
             self.state_changed or bool(self._writes),
         )
-        self._wipe, self._truncate, self._writes, self.state_changed = (
+        self._wipe, self._truncate, self._trimmed, self._writes, self.state_changed = (
             False,
+            None,
             None,
             [],
             False,
@@ -154,13 +158,14 @@ class ReplicaLog:
             self.applied = taken[-1].offset
         return taken
 
-    def trim(self, offset: int) -> tuple[int, int]:
-        """Forget the log up to and including `offset`; returns the range to delete, half open."""
+    def trim(self, offset: int) -> None:
+        """Forget the log up to and including `offset`. Its entries go in the batch that holds the new outline:
+        a node that dies in between finds the one or the other."""
         assert self.shape.base_offset < offset <= self.applied
-        start = self.shape.base_offset + 1
+        start = self._trimmed[0] if self._trimmed is not None else self.shape.base_offset + 1
+        self._trimmed = (start, offset + 1)
         self.shape = self.shape.trimmed(offset)
         self.state_changed = True
-        return start, offset + 1
 
 
 bind(ReplicaLog)

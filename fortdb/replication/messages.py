@@ -21,7 +21,7 @@ from fortdb.errors import BadRequest
 from fortdb.limits import FRAME_BYTES_MAX
 from fortdb.replication.epochs import LogShape
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Type(IntEnum):
@@ -64,7 +64,7 @@ _HEARTBEAT = Struct("<QIH")
 _CLAIM = Struct("<HQQ")
 _SENT = Struct("<QH")
 _REQUEST = Struct("<HQQQ")
-_REPLY = Struct("<HQB")
+_REPLY = Struct("<HQQB")
 _CALL = Struct("<Q")
 _LENGTH = Struct("<I")
 _SNAPSHOT = Struct("<HQI")
@@ -168,12 +168,13 @@ class SnapshotChunk(NamedTuple):
 
 
 class SnapshotEnd(NamedTuple):
-    """All `chunks` were sent; `history` are the last log entries up to the snapshot's offset, from
-    which request ids are remembered."""
+    """All `chunks` were sent; `history` are the last log entries up to the snapshot's offset, and `memory`
+    is what is remembered of requests before these (`RequestMemory.encode`)."""
 
     partition: int
     epoch: int
     chunks: int
+    memory: bytes
     history: list[bytes]
 
 
@@ -245,10 +246,10 @@ def encode(message: Message) -> bytes:
                 Type.SNAPSHOT_CHUNK,
                 _SNAPSHOT.pack(partition, epoch, number) + _pack_many(flat),
             )
-        case SnapshotEnd(partition, epoch, chunks, history):
+        case SnapshotEnd(partition, epoch, chunks, memory, history):
             return frame(
                 Type.SNAPSHOT_END,
-                _SNAPSHOT.pack(partition, epoch, chunks) + _pack_many(history),
+                _SNAPSHOT.pack(partition, epoch, chunks) + _pack_many([memory, *history]),
             )
         case SnapshotAck():
             return frame(Type.SNAPSHOT_ACK, _SNAPSHOT.pack(*message))
@@ -296,7 +297,8 @@ def decode(kind: int, body: bytes) -> Message:
                 )
             case Type.SNAPSHOT_END:
                 partition, epoch, number = _SNAPSHOT.unpack_from(body)
-                return SnapshotEnd(partition, epoch, number, _unpack_many(body, _SNAPSHOT.size))
+                memory, *history = _unpack_many(body, _SNAPSHOT.size)
+                return SnapshotEnd(partition, epoch, number, memory, history)
             case Type.SNAPSHOT_ACK:
                 return SnapshotAck(*_SNAPSHOT.unpack(body))
     except Exception as error:  # noqa: BLE001  whatever unpacking raises
@@ -328,16 +330,16 @@ def decode_request(body: bytes) -> Request:
     return Request(partition, epoch, sequence, watermark, body[_REQUEST.size :])
 
 
-def encode_reply(partition: int, sequence: int, status: int, reply: bytes) -> bytes:
-    """A `REPLY` frame: to which request, how it went, and the RESP reply."""
-    body = _REPLY.pack(partition, sequence, status)
+def encode_reply(partition: int, epoch: int, sequence: int, status: int, reply: bytes) -> bytes:
+    """A `REPLY` frame: to which request, sent in which epoch, how it went, and the RESP reply."""
+    body = _REPLY.pack(partition, epoch, sequence, status)
     return FRAME.pack(len(body) + len(reply), Type.REPLY) + body + reply
 
 
-def decode_reply(body: bytes) -> tuple[int, int, int, bytes]:
-    """(partition, sequence, status, reply)."""
-    partition, sequence, status = _REPLY.unpack_from(body)
-    return partition, sequence, status, body[_REPLY.size :]
+def decode_reply(body: bytes) -> tuple[int, int, int, int, bytes]:
+    """(partition, epoch, sequence, status, reply)."""
+    partition, epoch, sequence, status = _REPLY.unpack_from(body)
+    return partition, epoch, sequence, status, body[_REPLY.size :]
 
 
 def encode_call(number: int, payload: bytes, kind: Type = Type.CALL) -> bytes:

@@ -12,6 +12,7 @@ class Phase(Enum):
     PROBE = "probe"  # asked for the outline of its log, no answer yet
     STREAM = "stream"  # aligned: entries follow as they come
     SNAPSHOT = "snapshot"  # the log does not reach back far enough: gets the data
+    INSTALL = "install"  # has been sent all the data: entries follow when it is on its disk
     DOWN = "down"  # no connection
 
 
@@ -63,6 +64,12 @@ class Progress:
         """The log no longer holds what the follower lacks; it will forget what it has."""
         self.phase = Phase.SNAPSHOT
         self.match = 0
+
+    def has_all_data(self, offset: int) -> None:
+        """The last of a snapshot is on its way, as of `offset`. What followed at once would come before the
+        follower has put it in its place, and be dropped."""
+        self.phase = Phase.INSTALL
+        self.next = offset + 1
 
     def sent(self, count: int, size: int) -> None:
         """`count` entries of `size` bytes together are on their way."""

@@ -85,8 +85,8 @@ class Replica:
         begins = mine and record.epoch > self.epoch and not self.installing
         self._enter(record.epoch, record.leader)
         if begins:
-            # Nobody serves before the promises given to the former leader have run out, unless
-            # that leader is known to be over.
+            # Nobody serves before the promises given to former leaders have run out, unless these
+            # are known to be over, all of them.
             serve_from_ms = now_ms if record.handover else max(now_ms, self.promised_until_ms)
             self.leading = Leader(
                 self.node,
@@ -138,11 +138,17 @@ class Replica:
         self._commit_up_to(commit)
         return True
 
-    def heard_query(self, sender: str, message: Query) -> None:
-        """The leader asks for the outline of this log; what it hears is on disk first."""
-        if self._heard_from(sender, message.epoch):
-            self.aligned = False
-            self._tell_position(sender, message.attempt)
+    def heard_query(self, sender: str, message: Query) -> bool:
+        """The leader asks for the outline of this log; what it hears is on disk first. A snapshot that was
+        half in is given up: whoever asks begins anew. False: it was refused."""
+        if not self._heard_from(sender, message.epoch):
+            return False
+        self.aligned = False
+        if self.installing:
+            self.installing = False
+            self.log.reset(LogShape())
+        self._tell_position(sender, message.attempt)
+        return True
 
     def heard_align(self, sender: str, message: Align) -> None:
         """The leader's log and this one are the same up to an offset: drop the rest (rule 7)."""

@@ -11,6 +11,10 @@ A node that could not become ready in time says so of a request that it held, an
 If the same write was sent before, to a former leader or on a connection that broke, that copy may lie in
 a log and be committed yet: the client hears "outcome unknown".
 
+An answer counts only in the epoch in which its request was sent last. A node that led, lost the lead and has
+it again may have refused the request then, or found that a swap did not apply, and what it said may be on
+its way yet; meanwhile the request was sent again and may be executed with another result.
+
 Reads travel the same way; executing one twice harms nobody.
 """
 
@@ -101,10 +105,11 @@ class Channel:
                 encode_request(self.partition, self.epoch, sequence, self.watermark(), request.command)
             )
 
-    def answered(self, sequence: int, reply: bytes, wire: Wire) -> Unanswered | None:
-        """The answer to a request. What a former leader still says after the request was sent to
-        the next one is ignored: only the last to execute it knows what holds. Returns the request."""
-        if wire is not self.wire:
+    def answered(self, epoch: int, sequence: int, reply: bytes, wire: Wire) -> Unanswered | None:
+        """The answer to a request that was sent in an epoch. What is still said of a former one, by another
+        leader or by the same, after the request was sent in the next one is ignored: only the last to
+        execute it knows what holds. Returns the request."""
+        if epoch != self.epoch or wire is not self.wire:
             return None
         request = self.unanswered.pop(sequence, None)
         if request is not None:

@@ -18,12 +18,12 @@ from fortdb.errors import BadRequest, FortError, Unavailable
 from fortdb.limits import KEY_BYTES_MAX
 from fortdb.model import ClusterView, NodeState
 from fortdb.native import bind, lane
-from fortdb.net.front import ClientConnection, Slot, Way
+from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Completes, Gather, sum_of
 from fortdb.net.loop import Loop
-from fortdb.net.peer import FrameStream, Greeting, Link
+from fortdb.net.peer import Greeting, Link
 from fortdb.net.status import LatencyHistogram
-from fortdb.net.stream import Outbox
+from fortdb.net.stream import Outbox, Way
 from fortdb.protocol.arguments import parse_cursor
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import pack
@@ -114,7 +114,9 @@ class RouterService:
                     up=self._link_up,
                     down=self._link_down,
                     heard=self._heard,
-                    short_way=None if lane is None else self._hear_shortly,
+                    way=None
+                    if lane is None
+                    else (lane.hear_replies, self, None),  # those that can only mean one thing
                 )
         known = view.layout.nodes if view.layout is not None else {}
         for name in [name for name in self.links if name not in view.nodes and name not in known]:
@@ -257,10 +259,10 @@ class RouterService:
 
     def _heard(self, link: Link, kind: int, body: bytes) -> None:
         if kind == Type.REPLY:
-            partition, sequence, status, reply = decode_reply(body)
+            partition, epoch, sequence, status, reply = decode_reply(body)
             channel = self.channels[partition]
             if status == Status.DONE:
-                request = channel.answered(sequence, reply, link)
+                request = channel.answered(epoch, sequence, reply, link)
                 if request is not None:
                     self.latency.observe(perf_counter() - request.began_s)
             elif status == Status.NOT_LEADER:
@@ -272,12 +274,6 @@ class RouterService:
                 slot.complete(reply)
         else:
             raise BadRequest(f"a node does not send frames of type {kind} to a router")
-
-    def _hear_shortly(self, stream: FrameStream) -> bool:
-        """Replies that can only mean one thing, the short way."""
-        assert lane is not None
-        looked_after: bool = lane.hear_replies(stream, self)
-        return looked_after
 
     def _heard_hint(self, channel: Channel, hint: bytes) -> None:
         """A node refused a request and named the leader it knows; the watch may be slower."""

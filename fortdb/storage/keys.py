@@ -16,6 +16,8 @@ from fortdb.model import TOKEN_SPACE
 DATA_KIND = b"\x01"
 """First byte of a data key; other kinds of record take other bytes."""
 
+_MEMORY_KIND = b"\x03"
+
 DATA_PREFIX_BYTES = 9
 
 _PARTITION = Struct(">H")
@@ -54,6 +56,12 @@ def data_token(key: bytes) -> int:
     """The token in a data key."""
     token: int = _TOKEN.unpack_from(key, 1)[0]
     return token
+
+
+def memory_key(partition: int) -> bytes:
+    """Where the requests are kept that a partition remembers from before its log; among the data, and in
+    nobody's range."""
+    return _MEMORY_KIND + _PARTITION.pack(partition)
 
 
 def user_key(key: bytes) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from fortdb.torture.history import Kind, Operation, Outcome
 from fortdb.torture.linear import Verdict, Witness, check
+from fortdb.torture.sorts import Sort, sort_of
 
 SILENCE_NS_MIN = 1_000_000_000
 """A shorter time without any answer is not counted as an outage."""
@@ -19,16 +20,19 @@ class Violation:
     """A key whose calls cannot be explained."""
 
     key: str
+    sort: Sort
     sentence: str
     witness: Witness | None
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A stretch between two successful calls, of all clients."""
+    """A stretch between two successful calls, of all clients on all keys, or on those of one `place`: keys
+    with one tag, which lie in one partition."""
 
     started_ns: int
     ended_ns: int
+    place: str = ""
 
     @property
     def seconds(self) -> float:
@@ -37,13 +41,15 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the history says. `calls`: by kind and outcome."""
+    """What the history says. `calls`: by kind and outcome; `keys_of`: how many registers, counters, lists."""
 
     calls: dict[tuple[Kind, Outcome], int]
     keys: int
+    keys_of: dict[str, int]
     violations: tuple[Violation, ...]
     undecided: tuple[str, ...]
     silences: tuple[Silence, ...]
+    place_silences: tuple[Silence, ...]
 
     def count(self, outcome: Outcome) -> int:
         """Calls of that outcome."""
@@ -59,35 +65,59 @@ class Judgement:
 
 
 def judge(
-    operations: Sequence[Operation], progress: Callable[[int, int], None] = lambda done, all: None
+    operations: Sequence[Operation],
+    progress: Callable[[int, int], None] = lambda done, all: None,
+    clients_until_ns: int = 0,
 ) -> Judgement:
-    """Judge every key. `progress` is told how many keys of how many are done."""
+    """Judge every key. `progress` is told how many keys of how many are done. After `clients_until_ns`, if it is
+    said, no client asked any more, and silence says nothing."""
     by_key: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in operations:
         by_key[operation.key].append(operation)
+
+    def is_heard(silence: Silence) -> bool:
+        return not clients_until_ns or silence.ended_ns <= clients_until_ns
+
     violations: list[Violation] = []
     undecided: list[str] = []
     for number, (key, calls) in enumerate(sorted(by_key.items())):
         progress(number, len(by_key))
         judged = check(calls)
         if judged.verdict is Verdict.VIOLATED:
-            violations.append(Violation(key, _sentence(key, calls, judged.witness), judged.witness))
+            sentence = _sentence(key, calls, judged.witness)
+            violations.append(Violation(key, sort_of(calls, judged.witness), sentence, judged.witness))
         elif judged.verdict is Verdict.UNDECIDED:
             undecided.append(key)
     progress(len(by_key), len(by_key))
     return Judgement(
         calls=dict(Counter((operation.kind, operation.outcome) for operation in operations)),
         keys=len(by_key),
+        keys_of=dict(Counter(map(_what, by_key.values()))),
         violations=tuple(violations),
         undecided=tuple(undecided),
-        silences=tuple(silences(operations)),
+        silences=tuple(one for one in silences(operations) if is_heard(one)),
+        place_silences=tuple(one for one in _place_silences(by_key) if is_heard(one)),
     )
 
 
-def silences(operations: Sequence[Operation], shortest_ns: int = SILENCE_NS_MIN) -> list[Silence]:
+def silences(operations: Iterable[Operation], place: str = "") -> list[Silence]:
     """Stretches in which no call of any client succeeded."""
     ends = sorted(operation.ended_ns for operation in operations if operation.outcome is Outcome.OK)
-    return [Silence(a, b) for a, b in pairwise(ends) if b - a >= shortest_ns]
+    return [Silence(a, b, place) for a, b in pairwise(ends) if b - a >= SILENCE_NS_MIN]
+
+
+def _place_silences(by_key: Mapping[str, Sequence[Operation]]) -> Iterator[Silence]:
+    by_place: defaultdict[str, list[Sequence[Operation]]] = defaultdict(list)
+    for key, calls in by_key.items():
+        before, opened, tag = key.partition("{")
+        by_place[tag.partition("}")[0] if opened else before].append(calls)
+    for place, keys in sorted(by_place.items()):
+        yield from silences(chain.from_iterable(keys), place)
+
+
+def _what(calls: Sequence[Operation]) -> str:
+    kinds = {call.kind for call in calls}
+    return "counters" if Kind.INCREMENT in kinds else "lists" if Kind.APPEND in kinds else "registers"
 
 
 def _sentence(key: str, calls: Sequence[Operation], witness: Witness | None) -> str:

@@ -86,7 +86,7 @@ def _witness(operations: Sequence[Operation], states_max: int) -> Witness | None
     explained: list[Operation] = []
     while bad - good > 1:
         middle = (good + bad) // 2
-        search = _search(_until(operations, ends[middle]), states_max)
+        search = _search(until(operations, ends[middle]), states_max)
         if search.run():
             good, explained = middle, search.order
         elif search.is_given_up:
@@ -105,8 +105,9 @@ def _witness(operations: Sequence[Operation], states_max: int) -> Witness | None
     return Witness(culprit, tuple(explained), state, tuple(sorted(beside, key=lambda o: o.started_ns)))
 
 
-def _until(operations: Sequence[Operation], moment_ns: int) -> list[Operation]:
-    """What was known at a moment: calls that had not ended then are of unknown outcome."""
+def until(operations: Sequence[Operation], moment_ns: int) -> list[Operation]:
+    """What was known at a moment: calls that had not ended then are of unknown outcome. Right only if all that
+    had begun by then are among them."""
     return [
         operation
         if operation.ended_ns <= moment_ns or operation.outcome is not Outcome.OK

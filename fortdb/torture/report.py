@@ -9,11 +9,21 @@ from html import escape
 
 from fortdb.torture.findings import Findings
 from fortdb.torture.history import FaultEvent, Kind, Operation, Outcome
-from fortdb.torture.judge import SILENCE_NS_MIN, Judgement
+from fortdb.torture.judge import SILENCE_NS_MIN, Judgement, Silence
 from fortdb.torture.linear import Verdict
+from fortdb.torture.sorts import Sort
 from fortdb.torture.timeline import Band, bands, timeline
 
 WITNESSES_MAX = 5
+OUTAGES_MAX = 15  # in the table of the longest ones
+_PLURALS = {
+    Sort.LOST: "lost writes",
+    Sort.BACK: "resurrected writes",
+    Sort.STALE: "stale reads",
+    Sort.TWICE: "writes applied twice",
+    Sort.REFUSED: "refused writes that took effect",
+    Sort.ORDER: "otherwise",
+}
 _BUCKETS = 120
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 1080.0, 240.0, 56.0, 24.0
 
@@ -59,7 +69,10 @@ class Report:
         """Everything that is wrong, or could not be told, in sentences."""
         undecided = self.judgement.undecided
         return [
-            *(f"violated: {violation.sentence}" for violation in self.judgement.violations),
+            *(
+                f"violated: {violation.sort.value}: {violation.sentence}"
+                for violation in self.judgement.violations
+            ),
             *(f"violated: {violation}" for violation in self.findings.violations),
             *(f"not judged: {reason}" for reason in self.findings.unjudged),
             *(
@@ -69,6 +82,20 @@ class Report:
             ),
             *self._nothing_to_judge,
         ]
+
+    @property
+    def checks(self) -> list[str]:
+        """Each check with what it looked at and what it found."""
+        counts = Counter(violation.sort for violation in self.judgement.violations)
+        looked_at = ", ".join(f"{count:,} {what}" for what, count in sorted(self.judgement.keys_of.items()))
+        found = ", ".join(f"{counts[sort]:,} {_PLURALS[sort]}" for sort in Sort if sort is not Sort.ORDER)
+        lines = [
+            f"each key by itself: {looked_at}; {counts.total():,} not linearizable",
+            f"found: {found}",
+        ]
+        if self.findings.keys_compared:
+            lines.append(f"replicas compared byte for byte: {self.findings.keys_compared:,} keys")
+        return lines
 
     @property
     def _nothing_to_judge(self) -> list[str]:
@@ -98,14 +125,23 @@ def fault_rows(report: Report) -> list[tuple[str, int, float]]:
 
 
 def silence_text(judgement: Judgement) -> str:
-    """Outages in one sentence."""
-    lengths = sorted(silence.seconds for silence in judgement.silences)
+    """Outages of everything in one sentence."""
+    return _outages("without a successful call of any client", judgement.silences)
+
+
+def place_silence_text(judgement: Judgement) -> str:
+    """Outages of one partition's keys in one sentence."""
+    return _outages("without a successful call on the keys of one tag", judgement.place_silences)
+
+
+def _outages(what: str, silences: Sequence[Silence]) -> str:
+    lengths = sorted(silence.seconds for silence in silences)
     least = SILENCE_NS_MIN / 1e9
     if not lengths:
-        return f"never longer than {least:g} s without a successful call"
+        return f"never longer than {least:g} s {what}"
     p99 = lengths[min(len(lengths) - 1, int(len(lengths) * 0.99))]
     return (
-        f"{len(lengths)} times longer than {least:g} s without a successful call of any client: "
+        f"{len(lengths)} times longer than {least:g} s {what}: "
         f"{sum(lengths):.1f} s in all, the longest {lengths[-1]:.1f} s, p99 {p99:.1f} s"
     )
 
@@ -115,7 +151,9 @@ def text_lines(report: Report) -> Iterator[str]:
     yield report.headline
     yield f"again: {report.replay}"
     yield from report.problems
+    yield from report.checks
     yield silence_text(report.judgement)
+    yield place_silence_text(report.judgement)
     rows = fault_rows(report)
     if rows:
         yield "faults: " + ", ".join(f"{count} {name} ({seconds:.0f} s)" for name, count, seconds in rows)
@@ -142,12 +180,15 @@ def _html(report: Report) -> Iterator[str]:
     yield f"<p>Again: <code>{escape(report.replay)}</code></p>"
     if report.problems:
         yield "<ul>" + "".join(f"<li>{escape(problem)}</li>" for problem in report.problems) + "</ul>"
+    yield "<h2>Checks</h2><ul>" + "".join(f"<li>{escape(check)}</li>" for check in report.checks) + "</ul>"
     for violation in report.judgement.violations[:WITNESSES_MAX]:
         if violation.witness is not None:
-            yield f"<h2>{escape(violation.sentence)}</h2>"
+            yield f"<h2>{escape(violation.sort.value)}: {escape(violation.sentence)}</h2>"
             yield timeline(violation.witness, report.faults)
     yield f"<h2>Calls over time</h2><p>{escape(silence_text(report.judgement))}</p>"
     yield throughput(report)
+    yield f"<h2>Unavailability</h2><p>{escape(place_silence_text(report.judgement))}</p>"
+    yield _table(("where", "began", "lasted", "in force then"), _outage_rows(report))
     yield "<h2>Calls</h2>" + _table(
         ("call", *(outcome.value for outcome in Outcome)),
         [
@@ -166,6 +207,29 @@ def _html(report: Report) -> Iterator[str]:
     if notes:
         yield "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
     yield "</html>"
+
+
+def _outage_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """The longest stretches without a successful call, with what was broken meanwhile."""
+    judgement = report.judgement
+    longest = sorted(
+        [*judgement.silences, *judgement.place_silences], key=lambda silence: silence.seconds, reverse=True
+    )
+    first_ns = min((operation.started_ns for operation in report.operations), default=0)
+    in_force = bands(report.faults, _last_ns(report))
+    return [
+        (
+            f"keys of {{{silence.place}}}" if silence.place else "all keys",
+            f"{(silence.started_ns - first_ns) / 1e9:.1f} s",
+            f"{silence.seconds:.1f} s",
+            "; ".join(
+                band.label
+                for band in in_force
+                if band.started_ns <= silence.ended_ns and band.ended_ns >= silence.started_ns
+            ),
+        )
+        for silence in longest[:OUTAGES_MAX]
+    ]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,6 +60,8 @@ NODE_SETTINGS: Settings = {
 }
 ROUTER_SETTINGS: Settings = {"routing": {"deadline_ms": 5_000}, "coordinator": {"request_ms_max": 1_000}}
 
+NODE_PROGRAM = (sys.executable, "-m", "fortdb.torture.node")
+
 Say = Callable[[str], None]
 
 
@@ -72,7 +75,7 @@ class Options:
     nodes: int = _NODES
     clients: int = 12
     faults: tuple[str, ...] = ()
-    program: tuple[str, ...] = HERE.program
+    program: tuple[str, ...] = NODE_PROGRAM
 
     @property
     def other_words(self) -> list[str]:
@@ -99,10 +102,15 @@ Show = Callable[[Glance], None]
 
 class Torture:
     """One run. `say` gets lines to keep, `show` how it goes, often. `schedule` stands for the one that
-    the seed would draw."""
+    the seed would draw; when `is_enough`, the faults end before their time."""
 
     def __init__(
-        self, options: Options, say: Say, show: Show, schedule: Callable[[Cast], list[Step]] | None = None
+        self,
+        options: Options,
+        say: Say,
+        show: Show,
+        schedule: Callable[[Cast], list[Step]] | None = None,
+        is_enough: Callable[[], bool] = lambda: False,
     ) -> None:
         if options.nodes < 3:
             raise ConfigError("the torture takes at least three nodes: fewer survive no fault")
@@ -114,6 +122,7 @@ class Torture:
         self._say = say
         self._show = show
         self._schedule = schedule or self._draw
+        self._is_enough = is_enough
         self._directory = options.directory.resolve()
         self._began_s = time.monotonic()
         self.findings = Findings(seed=options.seed, seconds=options.seconds, options=options.other_words)
@@ -223,7 +232,7 @@ class Torture:
         director.start()
         try:
             ends_s = time.monotonic() + self._options.seconds
-            while time.monotonic() < ends_s and director.failure is None:
+            while time.monotonic() < ends_s and director.failure is None and not self._is_enough():
                 self._glance()
                 time.sleep(_SHOW_EVERY_S)
             self._enter("healing")
@@ -235,6 +244,7 @@ class Torture:
         finally:
             director.stop()
             workload.stop()
+            self.findings.clients_until_ns = time.monotonic_ns()
         self.findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
         self.findings.faults = director.done
 
@@ -269,7 +279,9 @@ class Torture:
             return
         holders = [(partition.token, frozenset(partition.isr)) for partition in status.partitions]
         try:
-            found = differences(contents_of(ring), holders)
+            contents = contents_of(ring)
+            found = differences(contents, holders)
+            self.findings.keys_compared = len(set().union(*contents.values()))
         except FortError as error:
             self.findings.violations.append(f"a replica cannot be read: {error}")
             return
@@ -329,6 +341,7 @@ def torture_remote(options: Options, address: Address, show: Show) -> Findings:
             _wait(options.seconds, lambda: glance("torturing"))
         finally:
             workload.stop()
+            findings.clients_until_ns = time.monotonic_ns()
             glance("reading every key")
             try:
                 workload.read_all(door)

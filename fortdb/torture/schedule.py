@@ -35,6 +35,7 @@ CATALOGUE: dict[str, tuple[type[Fault], float]] = {
         (store.EtcdKilled, 1.0),
         (store.EtcdPaused, 1.0),
         (store.EtcdLeaderLost, 1.0),
+        (store.EtcdRestored, 0.5),
         (store.LeaseRevoked, 1.0),
         (operations.Switchover, 1.5),
         (operations.RollingRestart, 0.5),
@@ -90,7 +91,7 @@ def draw(seed: int, seconds: float, names: Sequence[str], cast: Cast) -> list[St
                 starts_s = now_s if fault.destroys else now_s + chance.uniform(0.0, _WITHIN_S)
                 spell.append(Step(starts_s, min(starts_s + fault.seconds, seconds), fault))
         steps += spell
-        now_s = max(step.ends_s for step in spell) + chance.uniform(*_PAUSE_S)
+        now_s = max(step.ends_s + step.fault.begins_s for step in spell) + chance.uniform(*_PAUSE_S)
     return steps
 
 

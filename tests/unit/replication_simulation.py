@@ -15,7 +15,7 @@ from fortdb.replication.election import elect, first_record
 from fortdb.replication.entries import Kind, Operation, decode_entry
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.leader import Leader
-from fortdb.replication.log import ReplicaLog
+from fortdb.replication.log import Pending, ReplicaLog
 from fortdb.replication.messages import (
     Ack,
     Align,
@@ -25,6 +25,8 @@ from fortdb.replication.messages import (
     Query,
     Refuse,
     SnapshotBegin,
+    SnapshotChunk,
+    SnapshotEnd,
 )
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
@@ -43,8 +45,20 @@ class Disk:
     epoch: int = 0
     applied: int = 0
     shape: LogShape = field(default_factory=LogShape)
+    installing: bool = False
     log: dict[int, bytes] = field(default_factory=dict)
     data: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Install:
+    """A snapshot that arrives, or one that is being sent: the leader's epoch, and what it holds."""
+
+    peer: str
+    epoch: int
+    shape: LogShape
+    data: dict[bytes, bytes] = field(default_factory=dict)
+    is_complete: bool = False
 
 
 class Ask:
@@ -65,13 +79,18 @@ class Node:
         self.disk = disk
         disk.life += 1
         self.incarnation = f"{disk.disk_id}.{disk.life}"
-        log = ReplicaLog(disk.shape, disk.applied)
-        for offset in range(disk.applied + 1, disk.shape.last_offset + 1):
-            log.restore(offset, disk.log[offset])
+        if disk.installing:
+            log = ReplicaLog(LogShape(), 0)
+            log.reset(LogShape())
+        else:
+            log = ReplicaLog(disk.shape, disk.applied)
+            for offset in range(disk.applied + 1, disk.shape.last_offset + 1):
+                log.restore(offset, disk.log[offset])
         self.replica = Replica(1, "p-001", name, self.incarnation, disk.epoch, log)
         self.replica.promised_until_ms = cluster.now_ms + LEASE_MS
         self.lease_until_ms = cluster.now_ms + LEASE_MS
-        self.asked: PartitionRecord | None = None
+        self.install: Install | None = None
+        self.sending: dict[str, Install] = {}
 
     def read_log(self, first: int, last: int, bytes_max: int) -> list[bytes]:
         return [self.disk.log[offset] for offset in range(first, min(last, first + 3) + 1)]
@@ -82,6 +101,7 @@ class Node:
         if replica.leading is not None:
             replica.leading.seal(cluster.now_ms)
             replica.leading.pump(self.read_log)
+            self._send_snapshots(replica.leading)
             for to, message in replica.leading.outbox:
                 cluster.send(self.name, to, message)
             replica.leading.outbox.clear()
@@ -92,22 +112,26 @@ class Node:
         if crash == "before":
             cluster.crash(self.name)
             return
-        wipe, truncate, entries, _ = replica.log.take_writes()
+        wipe, truncate, trimmed, entries, _ = replica.log.take_writes()
         taken = replica.take_committed()
+        cluster.note_applied(taken)
         if wipe:
             disk.log.clear()
             disk.data.clear()
-        if truncate is not None:
-            for offset in range(*truncate):
+        for offsets in filter(None, (truncate, trimmed)):
+            for offset in range(*offsets):
                 disk.log.pop(offset, None)
         disk.log.update(entries)
         for pending in taken:
             for operation in pending.operations:
                 disk.data[operation.key] = operation.value
-        disk.epoch, disk.applied, disk.shape = (
+        if self.install is not None:
+            disk.data.update(self.install.data)
+        disk.epoch, disk.applied, disk.shape, disk.installing = (
             replica.epoch,
             replica.log.applied,
             replica.log.shape,
+            replica.installing,
         )
         if crash == "after":
             cluster.crash(self.name)
@@ -119,27 +143,69 @@ class Node:
             for waiter in replica.leading.take_answers():
                 waiter.slot.answered = True
                 cluster.acknowledged.append(waiter.slot)
+        if self.install is not None and self.install.is_complete:
+            replica.end_snapshot(self.install.peer, self.install.shape)
+            self.install = None
+            return  # its state must be on disk before it is acknowledged
         for to, message in replica.acknowledgements:
             cluster.send(self.name, to, message)
         replica.acknowledgements.clear()
+
+    def trim(self, share: float) -> None:
+        """Forget a share of what the log holds and the data has."""
+        log = self.replica.log
+        offset = log.shape.base_offset + round((log.applied - log.shape.base_offset) * share)
+        if not self.replica.installing and log.shape.base_offset < offset <= log.applied:
+            log.trim(offset)
+
+    def _send_snapshots(self, leader: Leader) -> None:
+        """In two ticks, so that much can happen in between."""
+        for name, progress in leader.progress.items():
+            under_way = self.sending.pop(name, None)
+            if progress.phase is not Phase.SNAPSHOT:
+                continue
+            if under_way is None or under_way.epoch != leader.epoch:
+                shape = leader.log.shape.truncated(leader.log.applied)
+                if shape.base_offset < shape.last_offset:
+                    shape = shape.trimmed(shape.last_offset)
+                self.sending[name] = Install(name, leader.epoch, shape, dict(self.disk.data))
+                leader.outbox.append((name, SnapshotBegin(1, leader.epoch, shape)))
+                continue
+            pairs = list(under_way.data.items())
+            leader.outbox.append((name, SnapshotChunk(1, leader.epoch, 0, pairs)))
+            leader.outbox.append((name, SnapshotEnd(1, leader.epoch, 1, b"", [])))
+            progress.has_all_data(under_way.shape.last_offset)
 
     def receive(self, sender: str, message: Message) -> None:
         replica, leader = self.replica, self.replica.leading
         match message:
             case Query():
-                replica.heard_query(sender, message)
+                if replica.heard_query(sender, message):
+                    self.install = None
             case Align():
                 replica.heard_align(sender, message)
             case Append():
                 replica.heard_append(sender, message)
             case SnapshotBegin():
-                raise AssertionError("the simulation never trims a log")
+                if replica.begin_snapshot(sender, message):
+                    self.install = Install(sender, message.epoch, message.shape)
+            case SnapshotChunk() | SnapshotEnd():
+                self._heard_snapshot(sender, message)
             case Refuse():
                 replica.refused(message.epoch)
             case Ack() if leader is not None and leader.epoch == message.epoch:
                 leader.heard_ack(sender, message, self.cluster.now_ms)
             case Position() if leader is not None and leader.epoch == message.epoch:
                 leader.heard_position(sender, message, self.cluster.now_ms)
+
+    def _heard_snapshot(self, sender: str, message: SnapshotChunk | SnapshotEnd) -> None:
+        install = self.install
+        if install is None or (install.peer, install.epoch) != (sender, message.epoch):
+            return
+        if isinstance(message, SnapshotChunk):
+            install.data = dict(message.pairs)
+        else:
+            install.is_complete = True
 
     def beat(self) -> None:
         """Renew the followers' promises over links that stand. An answer takes no time here."""
@@ -196,6 +262,7 @@ class Cluster:
         self.cuts: set[frozenset[str]] = set()
         self.wires: dict[tuple[str, str], deque[Message]] = {}
         self.acknowledged: list[Ask] = []
+        self.applied: dict[int, bytes] = {}  # what was ever committed, by offset
         self.seen: dict[str, int] = {}
         self.led: dict[int, str] = {}
         for name in PARTITION.replicas:
@@ -229,6 +296,10 @@ class Cluster:
 
     def is_linked(self, one: str, other: str) -> bool:
         return one in self.nodes and other in self.nodes and frozenset((one, other)) not in self.cuts
+
+    def note_applied(self, taken: list[Pending]) -> None:
+        for offset, entry, _ in taken:
+            assert self.applied.setdefault(offset, entry) == entry, f"two entries committed at {offset}"
 
     def send(self, sender: str, to: str, message: Message) -> None:
         if self.is_linked(sender, to):
@@ -324,7 +395,7 @@ class Cluster:
     def _change(self, leader: Leader) -> PartitionRecord | None:
         if leader.ready_to_hand_over():
             assert leader.transfer_to is not None
-            return leader.in_sync.propose_leader(leader.transfer_to, None)
+            return leader.in_sync.propose_leader(leader.transfer_to, None, leader.is_alone(self.now_ms))
         members = self.members()
 
         def is_over(name: str, incarnation: str) -> bool:
@@ -362,12 +433,13 @@ class Cluster:
 
     def check(self) -> None:
         """After `settle`: nothing acknowledged is lost, and all replicas hold the same."""
-        logs = [node.disk.log for node in self.nodes.values()]
-        assert logs[0] == logs[1] == logs[2]
+        for node in self.nodes.values():
+            assert node.disk.log.items() <= self.applied.items()
+            assert not node.disk.installing
         data = [node.disk.data for node in self.nodes.values()]
         assert data[0] == data[1] == data[2]
         written = set()
-        for offset, entry in logs[0].items():
+        for offset, entry in self.applied.items():
             for operation in decode_entry(entry, offset).operations:
                 written.add((operation.key, operation.value))
         for ask in self.acknowledged:

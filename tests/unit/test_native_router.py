@@ -85,7 +85,7 @@ class Router:
             port=0,
             connections_max=10,
             idle_ms_max=0,
-            short_way=self.service.short_way if in_c else None,
+            way=self.service.way if in_c else lambda counts: None,
         )
         self.nodes = {name: FakeNode(name) for name in NODES}
         partitions = tuple(
@@ -105,7 +105,7 @@ class Router:
                 up=self.service._link_up,
                 down=self.service._link_down,
                 heard=self.service._heard,
-                short_way=self.service._hear_shortly if in_c else None,
+                way=(lane.hear_replies, self.service, None) if in_c and lane else None,
             )
             node.accept()
         for known in partitions:
@@ -189,7 +189,9 @@ def talk(made: Router, data: bytes, sizes: list[int], reply_sizes: list[int]) ->
         requests = node.requests()
         heard += [(node.name, request) for request in requests]
         replies = [
-            encode_reply(request.partition, request.sequence, Status.DONE, b":%d\r\n" % (100 + at))
+            encode_reply(
+                request.partition, request.epoch, request.sequence, Status.DONE, b":%d\r\n" % (100 + at)
+            )
             for at, request in enumerate(requests)
         ]
         for piece in pieces(b"".join(replies), reply_sizes):
@@ -282,7 +284,7 @@ def test_watermarks_follow_the_oldest_request_without_an_answer() -> None:
             made.turn()
             seen += [(request.sequence, request.watermark) for request in node.requests()]
             for sequence in answer:
-                node.connection.send(encode_reply(0, sequence, Status.DONE, b"+OK\r\n"))
+                node.connection.send(encode_reply(0, 1, sequence, Status.DONE, b"+OK\r\n"))
             made.turn()
         return seen, made.answers(), made.service.channels[0].watermark()
 
@@ -298,7 +300,9 @@ def test_a_refusal_leaves_the_request_unanswered(status: Status) -> None:
         made.turn()
         for node in made.nodes.values():
             for request in node.requests():
-                node.connection.send(encode_reply(request.partition, request.sequence, status, b"1 a"))
+                node.connection.send(
+                    encode_reply(request.partition, request.epoch, request.sequence, status, b"1 a")
+                )
         made.turn()
         return made.answers(), sum(len(channel) for channel in made.service.channels.values())
 
@@ -318,11 +322,13 @@ def test_only_the_present_leader_is_believed() -> None:
         made.service._route(made.service.channels[request.partition], other.name, 2)
         made.turn()
         assert [again.epoch for again in other.requests()] == [2]
-        former.connection.send(encode_reply(request.partition, request.sequence, Status.DONE, b"+OK\r\n"))
+        former.connection.send(
+            encode_reply(request.partition, request.epoch, request.sequence, Status.DONE, b"+OK\r\n")
+        )
         made.turn()
         before = made.answers()
         unready = b"-UNAVAILABLE not ready\r\n"
-        other.connection.send(encode_reply(request.partition, request.sequence, Status.DONE, unready))
+        other.connection.send(encode_reply(request.partition, 2, request.sequence, Status.DONE, unready))
         made.turn()
         return before, made.answers()
 

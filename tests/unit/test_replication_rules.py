@@ -122,6 +122,7 @@ def test_rule_5_and_9_a_restarted_replica_is_out_of_the_isr_until_it_has_caught_
     cluster.tend(leader.name)
     assert cluster.record is not None and follower.name not in cluster.record.isr
     exchange(cluster)
+    leader.beat()  # whoever is in sync has promised to serve nothing beside the leader
     cluster.tend(leader.name)
     assert cluster.record.isr[follower.name] == restarted.incarnation
 
@@ -230,6 +231,44 @@ def test_rules_11_and_14_a_leader_whose_lease_was_revoked_serves_no_read_beside_
     assert serving and serving != [old.name]
 
 
+@pytest.mark.parametrize("hands_over", [False, True])
+def test_rules_11_and_14_nor_beside_the_one_after_that(hands_over: bool) -> None:
+    """The second leader is gone, or hands over, before it was its turn to serve: that it is over says nothing of
+    the first, whose promises still hold."""
+    cluster, first, *followers = ready()
+    first.beat()
+    for follower in followers:
+        cluster.cut(first.name, follower.name)
+    cluster.revoke(first.name)
+    cluster.control()
+    assert cluster.record is not None
+    second = cluster.nodes[cluster.record.leader or ""]
+    third = next(node for node in followers if node is not second)
+    for node in (second, third):
+        cluster.watch(node.name)
+    exchange(cluster)
+    if hands_over:
+        assert second.replica.leading is not None
+        second.replica.leading.transfer_to = third.name
+        for _ in range(3):
+            exchange(cluster)
+            cluster.tend(second.name)
+    else:
+        cluster.crash(second.name)
+        cluster.start(second.name)
+        cluster.control()
+    assert cluster.record.leader == third.name
+    cluster.watch(third.name)
+    for _ in range(30):
+        third.beat()
+        exchange(cluster)
+        cluster.tend(third.name)
+        assert not (first.serves() and third.serves())
+        cluster.now_ms += LEASE_MS // 10
+        cluster.keep_alive(third.name)
+    assert third.serves()
+
+
 def test_rule_14_a_paused_leader_does_not_serve_when_it_wakes() -> None:
     cluster, leader, _one, _other = ready()
     leader.beat()
@@ -309,7 +348,8 @@ def test_nothing_acknowledged_is_lost_whatever_happens(seed: int) -> None:
 def run_schedule(seed: int) -> None:
     """Random schedules of crashes, cuts, lost answers, revoked leases and an emptied disk (never
     the last one in sync), then healing: every acknowledged write is there, all replicas agree,
-    no epoch had two leaders, and a read never goes back behind an acknowledged write."""
+    no epoch had two leaders, no two nodes serve at once, and a read never goes back behind an acknowledged
+    write."""
     choose = random.Random(seed)
     cluster = Cluster(min_in_sync=choose.choice([1, 2, 2]))
     counter = 0
@@ -354,6 +394,10 @@ def run_schedule(seed: int) -> None:
             node.beat()
         elif action < 0.80:
             node.tick()
+        elif action < 0.82:
+            node.trim(choose.random())
+        serving = [one.name for one in cluster.nodes.values() if one.serves()]
+        assert len(serving) <= 1, f"{serving} serve at once"
         if node is not None and name in cluster.nodes:
             for ask in cluster.acknowledged:
                 latest[ask.key] = max(latest.get(ask.key, 0), int(ask.value))

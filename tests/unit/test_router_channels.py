@@ -42,7 +42,7 @@ def sent_to_two_leaders(is_write: bool) -> tuple[Channel, FakeLink, FakeSlot]:
 @pytest.mark.parametrize("refusal", [NOT_READY, BUSY])
 def test_a_write_that_a_former_leader_may_have_is_not_called_unexecuted(refusal: bytes) -> None:
     channel, link, slot = sent_to_two_leaders(is_write=True)
-    channel.answered(1, refusal, link)
+    channel.answered(2, 1, refusal, link)
     assert slot.reply is not None
     assert slot.reply.startswith(b"-TIMEOUT ")
 
@@ -53,7 +53,7 @@ def test_nor_one_that_was_sent_again_on_a_new_connection(refusal: bytes) -> None
     channel.route("a", 1, first)
     channel.send(Unanswered(COMMAND, slot, True, DEADLINE_MS))
     channel.link_up("a", second)
-    channel.answered(1, refusal, second)
+    channel.answered(1, 1, refusal, second)
     assert slot.reply is not None
     assert slot.reply.startswith(b"-TIMEOUT ")
 
@@ -62,7 +62,7 @@ def test_nor_one_that_was_sent_again_on_a_new_connection(refusal: bytes) -> None
 def test_what_a_ready_leader_says_of_it_is_the_truth(reply: bytes) -> None:
     """A leader that executes has committed an entry of its own epoch: no former log comes back."""
     channel, link, slot = sent_to_two_leaders(is_write=True)
-    channel.answered(1, reply, link)
+    channel.answered(2, 1, reply, link)
     assert slot.reply == reply
 
 
@@ -70,11 +70,24 @@ def test_a_write_that_was_sent_once_was_not_executed() -> None:
     channel, link, slot = Channel(0, "p-000"), FakeLink(), FakeSlot()
     channel.route("b", 1, link)
     channel.send(Unanswered(COMMAND, slot, True, DEADLINE_MS))
-    channel.answered(1, NOT_READY, link)
+    channel.answered(1, 1, NOT_READY, link)
     assert slot.reply == NOT_READY
 
 
 def test_a_read_may_be_refused_as_often_as_it_is_sent() -> None:
     channel, link, slot = sent_to_two_leaders(is_write=False)
-    channel.answered(1, NOT_READY, link)
+    channel.answered(2, 1, NOT_READY, link)
     assert slot.reply == NOT_READY
+
+
+def test_what_a_leader_said_in_a_former_epoch_is_not_the_answer_in_a_later_one() -> None:
+    """It led, another did, it leads again: a swap that did not apply the first time may have applied since."""
+    channel, first, second, slot = Channel(0, "p-000"), FakeLink(), FakeLink(), FakeSlot()
+    channel.route("a", 1, first)
+    channel.send(Unanswered(COMMAND, slot, True, DEADLINE_MS))
+    channel.route("b", 2, second)
+    channel.route("a", 3, first)
+    channel.answered(1, 1, b"$-1\r\n", first)
+    assert slot.reply is None
+    channel.answered(3, 1, b"+OK\r\n", first)
+    assert slot.reply == b"+OK\r\n"

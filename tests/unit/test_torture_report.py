@@ -151,6 +151,9 @@ def test_silences_and_faults_are_counted() -> None:
     assert [round(silence.seconds, 1) for silence in good.judgement.silences] == [3.6]
     assert "1 times longer than 1 s" in silence_text(good.judgement)
     assert "never longer" in silence_text(judge(GOOD[:2]))
+    assert judge(GOOD, clients_until_ns=3 * SECOND).silences == (), "nobody asked any more"
+    assert [silence.place for silence in good.judgement.place_silences] == ["a"]
+    assert "Unavailability" in html(good)
     rows = {name: (count, round(seconds, 1)) for name, count, seconds in fault_rows(good)}
     assert rows == {"kill": (1, 2.0), "pause": (1, 1.7)}
 

@@ -35,10 +35,12 @@ class Fault(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     destroys: ClassVar[bool] = False
-    """It takes a replica's data for good, so it begins only in a ring that is whole: then every other
+    """It takes a replica's data for good, or etcd's, so it begins only in a ring that is whole: then every other
     replica is in sync, and what was acknowledged is on their disks."""
     targets: frozenset[str] = frozenset()
     seconds: float = 0.0
+    begins_s: ClassVar[float] = 0.0
+    """How long it takes to begin, about: so long the next faults have to wait."""
 
     @abstractmethod
     def __init__(self, chance: random.Random, cast: Cast) -> None:

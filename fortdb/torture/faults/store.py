@@ -1,4 +1,4 @@
-"""etcd with a member fewer, without a leader, without a quorum, and back."""
+"""etcd with a member fewer, without a leader, without a quorum, restored, and back."""
 
 from __future__ import annotations
 
@@ -68,8 +68,12 @@ class EtcdLeaderLost(Fault):
         self.seconds = chance.uniform(0.5, 2 * cast.lease_s)
 
     def begin(self, world: World) -> None:
-        self._member = world.etcd.leader()
-        world.etcd.kill(self._member)
+        try:
+            self._member = world.etcd.leader()
+        except RuntimeError as error:  # in a network that loses packets, on a slow machine
+            world.say(f"etcd has no leader to lose: {error}")
+        else:
+            world.etcd.kill(self._member)
 
     def end(self, world: World) -> None:
         if self._member is not None:
@@ -77,6 +81,29 @@ class EtcdLeaderLost(Fault):
 
     def describe(self) -> str:
         return "the leader of etcd killed"
+
+
+class EtcdRestored(Fault):
+    """All members end, the data of all but one is lost, and etcd is restored from that one.
+
+    It begins in a ring that is whole, alone: a network that loses packets as well tells nothing of FortDB.
+    """
+
+    name = "etcd-restore"
+    destroys = True
+    begins_s = 8.0
+
+    def __init__(self, chance: random.Random, cast: Cast) -> None:
+        self.targets = _ALL
+
+    def begin(self, world: World) -> None:
+        world.etcd.restore_from_one()
+
+    def end(self, world: World) -> None:
+        pass
+
+    def describe(self) -> str:
+        return "etcd restored from one member"
 
 
 class LeaseRevoked(Fault):
