@@ -27,6 +27,7 @@ grows with the number of keys. Caveats:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -421,9 +422,15 @@ class RocksEngine(Failing):
         return status.f_bavail * status.f_frsize
 
     def check_room(self, bytes_min: int) -> None:
-        """Raise `DiskFull` if the file system has less room than `bytes_min`. The engine goes on:
-        what to stop, and whether to go on when there is room again, is for the caller to say."""
+        """Raise `DiskFull` if the file system has less room than `bytes_min`. The engine goes on: what to
+        stop, and whether to go on when there is room again, is for the caller to say.
+
+        Unless there is next to none: the journal's files are there already, so writes would go on until it
+        has to be flushed, and then fail. Whoever could take over the partitions should not wait for that.
+        """
         free = self.bytes_free()
+        if free < self._journal.segment_bytes:
+            self.fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)))
         if free < bytes_min:
             raise DiskFull(
                 f"{self.path} has {free:,} bytes free, and the node needs {bytes_min:,} to write safely:"
