@@ -136,7 +136,7 @@ class Journal:
         failed: Callable[[Exception], None],
     ) -> None:
         self._directory = directory
-        self._segment_bytes = segment_bytes
+        self.segment_bytes = segment_bytes
         self._segments_max = segments_max
         self._syncs = sync
         self._failed = failed
@@ -169,11 +169,11 @@ class Journal:
     @property
     def living_bytes(self) -> int:
         """What the segments take that are needed."""
-        return (len(self._full) + 1) * self._segment_bytes
+        return (len(self._full) + 1) * self.segment_bytes
 
     def append(self, payload: bytes) -> None:
         """Write a batch; it is not durable yet. Raises `OSError`."""
-        room = self._segment_bytes - HEADER_BYTES - RECORD_BYTES
+        room = self.segment_bytes - HEADER_BYTES - RECORD_BYTES
         if len(payload) <= room:
             self._append(payload, more=False)
             return
@@ -256,11 +256,11 @@ class Journal:
     def _empty_former(self, segments: list[Segment]) -> None:
         """All of it before the first record is written: a record that was torn off must not stand beside
         another one with its sequence. Oldest first, so that uses stay without a gap."""
-        if not segments or any(segment.size != self._segment_bytes for segment in segments):
+        if not segments or any(segment.size != self.segment_bytes for segment in segments):
             self._use += 1
-            self._ready.append(make_segment(self._directory, self._use, self._segment_bytes))
+            self._ready.append(make_segment(self._directory, self._use, self.segment_bytes))
         for segment in segments:
-            if segment.size == self._segment_bytes:
+            if segment.size == self.segment_bytes:
                 self._use += 1
                 segment.begin(self._use)
                 self._ready.append(segment)
@@ -290,7 +290,7 @@ class Journal:
         use = self._use + 1
         if former is not None:
             former.begin(use)
-        segment = former or make_segment(self._directory, use, self._segment_bytes)
+        segment = former or make_segment(self._directory, use, self.segment_bytes)
         self._use = use
         with self._changed:
             self._ready.append(segment)

@@ -20,8 +20,6 @@ grows with the number of keys. Caveats:
 
 * What a damaged journal can look like, and what is noticed of it, is told in `journal.py`.
 * A write that raised may or may not be there after a restart, as a whole.
-* An engine that failed stays failed. RocksDB can resume from some errors by itself, but after a
-  failed fsync nobody knows which pages are on disk; only reading them anew, at a start, tells.
 * What fails in another thread is told by the next call. A walk on another thread (`count`) holds up
   writes while it moves what is in memory, which is bounded (`_TABLE_BYTES_MAX`).
 * A batch becomes visible at once to its own thread. Another one may see part of it.
@@ -29,21 +27,22 @@ grows with the number of keys. Caveats:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from time import sleep
 from typing import NoReturn
 from weakref import WeakSet
 
-from rocksdict import Cache, DbClosedError
+from rocksdict import Cache
 
 from fortdb.errors import DiskFull, StorageFailed
 from fortdb.storage.batch import DELETE_DATA_RANGE, RocksBatch, decode_batch
 from fortdb.storage.database import Database, Marker
 from fortdb.storage.engine import Batch, EngineStats, ReplicaState
+from fortdb.storage.failing import Failing
 from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.keys import (
     expiry_position,
@@ -72,29 +71,6 @@ _SEGMENTS_BESIDE = 4  # the active one, two that are ready, and one that fills w
 _TABLE_BYTES_MAX = 8 << 20  # moving it takes some ten milliseconds, which a walk may have to wait for
 _PAUSE_S = 0.00005  # long enough to wake a thread that waits for the interpreter
 
-_FULL = ("No space left", "quota exceeded")
-_HELD = ("While lock file", "lock hold by current process")
-_ADVICE = {
-    "Corruption": "A file is damaged: empty the node's data directory, or give it another disk, and let the node"
-    " copy its data from the other replicas",
-    "IO error": "Look at the disk and at the kernel's messages, then start the node again",
-}
-
-
-class _Guard:
-    """`with guard:` turns what RocksDB raises into the engine's failure, off the hot path."""
-
-    def __init__(self, fail: Callable[[Exception], NoReturn]) -> None:
-        self._fail = fail
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        del trace  # see `_give_up`
-        if isinstance(error, Exception):
-            self._fail(error)
-
 
 class RocksCursor:
     """A walk over a range of the data as it stood when the cursor was made."""
@@ -113,7 +89,7 @@ class RocksCursor:
         self._walk = None
 
 
-class RocksEngine:
+class RocksEngine(Failing):
     """`Engine` on one directory. Any thread may call; a second process on the directory is refused.
 
     `cache_bytes` bounds blocks, indexes and filters in memory; `memtable_bytes` what is not yet in RocksDB's
@@ -133,8 +109,7 @@ class RocksEngine:
         table_bytes: int | None = None,
         segment_bytes: int | None = None,
     ) -> None:
-        self.path = path
-        self.failure: str | None = None
+        super().__init__(path)
         # A key's newest value is in the first of `table`, `frozen` and RocksDB that knows the key; None
         # stands for one that was deleted. Plain dictionaries, for whoever reads them without `get`, who must
         # take them from here anew for every key, in this order: other objects take their places at any time.
@@ -144,12 +119,9 @@ class RocksEngine:
         self.frozen: dict[bytes, bytes | None] = {}
         self._frozen: Table | None = None  # what `frozen` belongs to; None once all of it is in RocksDB
         self._moved_through = 0  # all batches up to this one are in RocksDB, if not on the disk there
-        self._refuses = False
-        self._failed_as: type[StorageFailed] = StorageFailed
         # Taken in this order. `_writing`: the journal, the active table, and which one is frozen.
         # `_moving`: moving a piece of a table. Apart from these: `_flushing`.
         self._closing, self._writing, self._moving, self._flushing = Lock(), Lock(), Lock(), Lock()
-        self._guard = _Guard(self._fail)
         self._cursors: WeakSet[RocksCursor] = WeakSet()
         self._cache = Cache(cache_bytes)
         self._journal_bytes_max = memtable_bytes
@@ -159,16 +131,16 @@ class RocksEngine:
         try:
             self._database = Database(path, self._cache, memtable_bytes)
         except Exception as error:  # noqa: BLE001  RocksDB raises nothing more special
-            self._fail_to_open(error)
-        # Bound once: this is the hot path. A failure or `close` puts `_refuse` in its place.
+            self.fail_to_open(error)
+        # Bound once: this is the hot path. A failure or `close` puts `refuse` in its place.
         self._get: Callable[[bytes], bytes | None] = self._database.families[DATA].get
         try:
             self._journal = self._recover(segment_bytes, sync)
         except BaseException:
             self._database.close(failed=True)
             raise
-        self._mover = Worker("mover", self._move_gently, self._fail_later)
-        self._flusher = Worker("flusher", self._flush, self._fail_later)
+        self._mover = Worker("mover", self._move_gently, self.fail_later)
+        self._flusher = Worker("flusher", self._flush, self.fail_later)
 
     # The hot path.
 
@@ -181,7 +153,7 @@ class RocksEngine:
                 try:
                     return self._get(key)
                 except Exception as error:  # noqa: BLE001
-                    self._fail(error)
+                    self.fail(error)
         return value  # type: ignore[return-value]  # the one object that it could be is ruled out
 
     def batch(self) -> RocksBatch:
@@ -192,7 +164,7 @@ class RocksEngine:
         """Make the batch visible; with `sync`, return only once it is on disk, with all before it."""
         assert isinstance(batch, RocksBatch)
         with self._writing:
-            self._refuse_if_failed()
+            self.refuse_if_failed()
             size = 0
             try:
                 if not batch.is_empty():
@@ -202,7 +174,7 @@ class RocksEngine:
                 if sync:
                     self._journal.sync()
             except OSError as error:
-                self._fail(error)
+                self.fail(error)
             if batch.ranges:
                 self._delete_ranges(batch.ranges)
             if size:
@@ -239,16 +211,16 @@ class RocksEngine:
     def _freeze(self) -> None:
         """Have the active table moved, and begin a new one. What moves is on the disk in the journal before."""
         self._move_frozen()
-        with self._guard:
+        with self.guard:
             self._journal.sync()
         self._active.freeze()
         self._frozen = self._active
         self.frozen = self._active.data
         self._active = Table()
         self.table = self._active.data
-        if self._refuses:  # another thread found out meanwhile
-            self._stop_answering()
-            self._refuse()
+        if self.refuses:  # another thread found out meanwhile
+            self.stop_answering()
+            self.refuse()
         self._mover.wake()
 
     def _bound_journal(self) -> None:
@@ -271,7 +243,7 @@ class RocksEngine:
 
     def _move_piece(self) -> bool:
         """Move a piece of the frozen table; whether there may be more. Any thread, `_writing` or not."""
-        with self._guard, self._moving:
+        with self.guard, self._moving:
             frozen = self._frozen
             if frozen is None:
                 return False
@@ -300,7 +272,7 @@ class RocksEngine:
 
     def _move_operations(self) -> None:
         """Have all logs and expiry notes in RocksDB, for a walk."""
-        with self._guard:
+        with self.guard:
             self._journal.sync()
             for table in (self._frozen, self._active):
                 while table is not None and table.operations:
@@ -324,7 +296,7 @@ class RocksEngine:
     def _delete_ranges(self, ranges: list[tuple[bytes, bytes]]) -> None:
         """In RocksDB at once, behind everything that was there before, and in the active table."""
         self._move_frozen()
-        with self._guard:
+        with self.guard:
             self._journal.sync()
             self._database.write((DELETE_DATA_RANGE, start, end) for start, end in ranges)
         for start, end in ranges:
@@ -341,12 +313,12 @@ class RocksEngine:
     def _recover(self, segment_bytes: int, sync: bool) -> Journal:
         """Play what the journal has and RocksDB lacks, make that durable, and begin a new journal."""
         directory = self.path / JOURNAL_DIRECTORY
-        with self._guard:
+        with self.guard:
             marker = self._database.marker()
             try:
                 recovered = Recovered(directory, *(marker or (0, 0)))
             except StorageFailed as error:
-                self._give_up(StorageFailed, f"in {self.path}, {error}. {_ADVICE['Corruption']}", error)
+                self.damaged(f"in {self.path}, {error}", error)
             for stored in recovered.batches():
                 self._database.write(decode_batch(stored))
             if recovered.last > (marker.through if marker else 0):
@@ -357,7 +329,7 @@ class RocksEngine:
                 segment_bytes=segment_bytes,
                 segments_max=self._journal_bytes_max // segment_bytes + _SEGMENTS_BESIDE,
                 sync=sync,
-                failed=self._fail_later,
+                failed=self.fail_later,
             )
             if marker is None:  # from now on, a journal that is not there was lost
                 self._database.flush(Marker(recovered.last, journal.use))
@@ -380,7 +352,7 @@ class RocksEngine:
     def count(self, start: bytes, end: bytes) -> int:
         """How many data keys lie in the range. Walks them; call it off the server's thread."""
         walk = self._walk(DATA, start, end)
-        with self._guard:
+        with self.guard:
             return walk.count()
 
     # The log.
@@ -408,7 +380,7 @@ class RocksEngine:
         walk = self._newest(partition)
         iterator = walk.iterator
         before: int | None = None
-        with self._guard:
+        with self.guard:
             while (offset := _offset_at(walk, partition)) is not None:
                 if before is not None and offset != before - 1:
                     self._lost(partition, before - 1)
@@ -419,7 +391,7 @@ class RocksEngine:
     def last_offset(self, partition: int) -> int | None:
         """The newest entry's offset, None for an empty log."""
         walk = self._newest(partition)
-        with self._guard:
+        with self.guard:
             return _offset_at(walk, partition)
 
     # Expiry and state.
@@ -444,14 +416,14 @@ class RocksEngine:
                 if state is not None
             }
         except StorageFailed as error:
-            self._give_up(StorageFailed, f"in {self.path}, {error}. {_ADVICE['Corruption']}", error)
+            self.damaged(f"in {self.path}, {error}", error)
 
     # Looking after it.
 
     def stats(self) -> EngineStats:
         """Sizes; walks the directory, so once a second rather than once a request."""
-        self._refuse_if_failed()
-        with self._guard:
+        self.refuse_if_failed()
+        with self.guard:
             memory = self._cache.get_usage() + self._database.bytes_in_memory() + self._active.size_bytes
             on_disk = _bytes_under(self.path) + _bytes_under(self.path / JOURNAL_DIRECTORY)
         if (frozen := self._frozen) is not None:
@@ -464,9 +436,15 @@ class RocksEngine:
         return status.f_bavail * status.f_frsize
 
     def check_room(self, bytes_min: int) -> None:
-        """Raise `DiskFull` if the file system has less room than `bytes_min`. The engine goes on:
-        what to stop, and whether to go on when there is room again, is for the caller to say."""
+        """Raise `DiskFull` if the file system has less room than `bytes_min`. The engine goes on: what to
+        stop, and whether to go on when there is room again, is for the caller to say.
+
+        Unless there is next to none: the journal's files are there already, so writes would go on until it
+        has to be flushed, and then fail. Whoever could take over the partitions should not wait for that.
+        """
         free = self.bytes_free()
+        if free < self._journal.segment_bytes:
+            self.fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)))
         if free < bytes_min:
             raise DiskFull(
                 f"{self.path} has {free:,} bytes free, and the node needs {bytes_min:,} to write safely:"
@@ -476,9 +454,9 @@ class RocksEngine:
     def compact(self) -> None:
         """Rewrite everything, so that what was deleted leaves the disk. Takes long; off the server's thread."""
         with self._writing:
-            self._refuse_if_failed()
+            self.refuse_if_failed()
             self._move_data()
-        with self._guard:
+        with self.guard:
             self._flush()
             self._database.compact()
 
@@ -489,14 +467,14 @@ class RocksEngine:
             if not self._database.families:
                 return
             with self._writing:
-                self._stop_answering()
+                self.stop_answering()
             self._mover.stop()
             self._flusher.stop()
             for cursor in self._cursors:
                 cursor.close()
             try:
                 if self.failure is None:
-                    with self._guard:
+                    with self.guard:
                         self._leave_empty_journal()
             finally:
                 self._journal.close()
@@ -513,20 +491,20 @@ class RocksEngine:
 
     def pairs(self, walk: Walk, count: int, bytes_max: int) -> list[tuple[bytes, bytes]]:
         """`Walk.read` with this engine's way of failing."""
-        self._refuse_if_failed()
-        with self._guard:
+        self.refuse_if_failed()
+        with self.guard:
             return walk.read(count, bytes_max)
 
     def _walk(self, family: str, start: bytes, end: bytes, until_ms: int = _OFFSET_MAX) -> Walk:
         """A walk over `start <= key < end`, standing at the first key; of expiry notes, up to a time."""
         with self._writing:
-            self._refuse_if_failed()
+            self.refuse_if_failed()
             self._move(family, until_ms)
             return self._stand(family, start, end)
 
     def _stand(self, family: str, start: bytes, end: bytes) -> Walk:
         """The same over what is in RocksDB already."""
-        with self._guard:
+        with self.guard:
             walk = Walk(self._database.families[family], end)
             walk.iterator.seek(start)
             return walk
@@ -534,68 +512,20 @@ class RocksEngine:
     def _newest(self, partition: int) -> Walk:
         """A walk over the log, standing at the partition's last entry, or before it if there is none."""
         with self._writing:
-            self._refuse_if_failed()
+            self.refuse_if_failed()
             self._move(LOG)
-            with self._guard:
+            with self.guard:
                 walk = Walk(self._database.families[LOG], partition_end(partition))
                 walk.iterator.seek_for_prev(log_key(partition, _OFFSET_MAX))
                 return walk
 
-    # Failure.
-
     def _lost(self, partition: int, offset: int) -> NoReturn:
-        self._give_up(
-            StorageFailed,
-            f"the log of partition {partition} in {self.path} has no entry {offset}. {_ADVICE['Corruption']}",
-            None,
-        )
+        self.damaged(f"the log of partition {partition} in {self.path} has no entry {offset}")
 
-    def _refuse(self, *_: object) -> NoReturn:
-        raise self._failed_as(self.failure or f"the engine in {self.path} is closed")
-
-    def _refuse_if_failed(self) -> None:
-        if self._refuses:
-            self._refuse()
-
-    def _fail(self, error: Exception) -> NoReturn:
-        """Turn what RocksDB or the journal raises into ours. RocksDB only knows plain `Exception`; anything
-        else is ours already, or a caller's mistake (a key that is no bytes) and no failure of the storage."""
-        if isinstance(error, DbClosedError):
-            self._refuse()
-        if type(error) is not Exception and not isinstance(error, OSError):
-            raise error
-        text = f"IO error: {error}" if isinstance(error, OSError) else str(error)
-        if any(sign in text for sign in _FULL):
-            advice = "Make room or give the node a bigger disk, then start it again"
-            self._give_up(DiskFull, f"the disk of {self.path} is full: {text}. {advice}", error)
-        advice = next((advice for sign, advice in _ADVICE.items() if sign in text), "Start the node again")
-        self._give_up(StorageFailed, f"the storage engine in {self.path} failed: {text}. {advice}", error)
-
-    def _fail_later(self, error: Exception) -> None:
-        """Another thread met an error: the next call tells."""
-        if type(error) is not Exception and not isinstance(error, (OSError, StorageFailed)):
-            error = Exception(repr(error))
-        with suppress(StorageFailed):
-            self._fail(error)
-
-    def _fail_to_open(self, error: Exception) -> NoReturn:
-        if any(sign in str(error) for sign in _HELD):
-            message = f"another process holds {self.path}: stop it first, or give this node its own directory"
-            self._give_up(StorageFailed, message, error)
-        self._fail(error)
-
-    def _give_up(self, kind: type[StorageFailed], reason: str, cause: Exception | None) -> NoReturn:
-        """Fail now and from now on. The first reason stays: what follows is a consequence."""
-        if self.failure is None:
-            self._failed_as = kind
-            self.failure = reason
-        self._stop_answering()
-        # The frames that the cause went through have handles of families, which would keep the files open.
-        raise kind(reason) from cause and cause.with_traceback(None)
-
-    def _stop_answering(self) -> None:
-        self._refuses = True
-        self._get = self._refuse
+    def stop_answering(self) -> None:
+        """The engine failed or is about to close: the calls of the hot path refuse."""
+        super().stop_answering()
+        self._get = self.refuse
         self.table, self.frozen = {}, {}
 
 

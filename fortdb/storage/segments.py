@@ -39,7 +39,8 @@ _RECORD = Struct("<8sIIQQ")
 RECORD_BYTES = _RECORD.size
 _MORE = 1 << 31
 _ZEROS = bytes(1 << 20)
-_MAKING = "making"
+MAKING = "making"
+"""The name of a file that is to be a segment."""
 
 
 class Segment:
@@ -119,7 +120,7 @@ class Record(NamedTuple):
 
 def make_segment(directory: Path, use: int, size: int) -> Segment:
     """A new segment, begun for that use. It has its name only once it is wholly on the disk."""
-    making = directory / _MAKING
+    making = directory / MAKING
     path = directory / f"segment-{use:08d}"
     descriptor = -1
     try:
@@ -142,7 +143,7 @@ def make_segment(directory: Path, use: int, size: int) -> Segment:
 def former_segments(directory: Path) -> list[Segment]:
     """The segments that an earlier process left, in the order of their use. Raises `StorageFailed` if one
     of them is damaged or missing."""
-    (directory / _MAKING).unlink(missing_ok=True)
+    (directory / MAKING).unlink(missing_ok=True)
     segments: list[Segment] = []
     try:
         for path in directory.iterdir():

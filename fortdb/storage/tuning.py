@@ -51,7 +51,7 @@ def database_options(memtable_bytes: int, create: bool) -> Options:
     # would otherwise make it anew, empty.
     options.create_if_missing(create)
     options.create_missing_column_families(create)
-    # FortDB up to 0.1 wrote through RocksDB's own log. One that it left is replayed, strictly: a record
+    # Former versions wrote through RocksDB's own log. One that they left is replayed, strictly: a record
     # with a wrong checksum is damage, and only one that ends in the middle is a torn end.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_paranoid_checks(True)

@@ -26,7 +26,7 @@ def open_engine(path: Path, memtable_bytes: int = MEBIBYTE, small_bytes: int | N
 
 def newest_segment(path: Path) -> Path:
     """The segment of the engine's journal that holds the last records."""
-    found = [file for file in (path / "journal").iterdir() if used_bytes(file) > HEADER_BYTES]
+    found = [file for file in (path / "journal").glob("segment-*") if used_bytes(file) > HEADER_BYTES]
     return max(found, key=lambda file: file.read_bytes()[8:16][::-1])
 
 

@@ -87,3 +87,21 @@ def test_room_is_checked_with_numbers(tmp_path: Path) -> None:
     assert engine.failure is None
     assert engine.get(b"\x01") is None
     engine.close()
+
+
+def test_a_disk_without_any_room_is_a_failure_before_it_is_needed(disk: Path) -> None:
+    """The journal's files are there, so a write would still be taken."""
+    engine = open_engine(disk / "engine")
+    batch = engine.batch()
+    batch.put_data(b"\x01key", b"value")
+    engine.write(batch, sync=True)
+    ballast = fill_disk(disk, leave_bytes=0)
+    with pytest.raises(DiskFull, match="No space left"):
+        engine.check_room(1)
+    with pytest.raises(DiskFull, match="No space left"):
+        engine.get(b"\x01key")
+    engine.close()
+    ballast.unlink()
+    engine = open_engine(disk / "engine")
+    assert engine.get(b"\x01key") == b"value"
+    engine.close()

@@ -121,11 +121,15 @@ class EngineModel(RuleBasedStateMachine):
     def die_and_restart(self) -> None:
         """What is in memory is gone; what the files have, as they are now, is played again."""
         copy = self.path.with_name("copy")
-        self.engine._mover.stop()  # so that the files stand still
-        self.engine._flusher.stop()
-        self.engine._journal._preparer.stop()
+        engine = self.engine
+        engine._mover.stop()  # so that the files stand still
+        engine._flusher.stop()
+        engine._journal._preparer.stop()
+        engine._database.families["data"].cancel_all_background(True)
         shutil.copytree(self.path, copy)
-        self.engine.close()
+        engine.stop_answering()
+        engine._journal.close()
+        engine._database.close(failed=True)
         shutil.rmtree(self.path)
         copy.rename(self.path)
         self.open()

@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-from fortdb.storage.segments import used_bytes
+from fortdb.storage.segments import MAKING, used_bytes
 from fortdb.torture.faults.base import Cast, Fault, Need
 from fortdb.torture.faults.world import World
 
@@ -150,5 +150,8 @@ def _damage(directory: Path, seed: int, cuts: bool) -> str | None:
 
 
 def _reach(path: Path) -> int:
-    """How far the file's content means anything. Most of a segment is zeros, or left of a former use."""
+    """How far the file's content means anything. Most of a segment is zeros, or left of a former use; one
+    that was not made completely is removed unread."""
+    if path.name == MAKING:
+        return 0
     return used_bytes(path) if path.name.startswith("segment-") else path.stat().st_size

@@ -1,0 +1,131 @@
+"""What the engine has in memory before RocksDB: who sees it, when it is moved, and that its errors are told."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from fortdb.errors import DiskFull, StorageFailed
+from fortdb.storage.engine import ReplicaState
+from fortdb.storage.rocks import RocksEngine
+from tests.storage.engines import MEBIBYTE, open_engine, wait_until
+
+ALL = (b"\x01", b"\x02")
+
+
+def put(engine: RocksEngine, key: bytes, value: bytes) -> None:
+    batch = engine.batch()
+    batch.put_data(key, value)
+    engine.write(batch, sync=True)
+
+
+def in_rocksdb(engine: RocksEngine, key: bytes) -> bytes | None:
+    return engine._database.families["data"].get(key)
+
+
+def test_a_key_is_in_the_table_then_frozen_then_in_rocksdb(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "engine")
+    engine._mover.stop()
+    put(engine, b"\x01a", b"1")
+    assert engine.table == {b"\x01a": b"1"}
+    with engine._writing:
+        engine._freeze()
+    assert (engine.table, engine.frozen) == ({}, {b"\x01a": b"1"})
+    assert engine.get(b"\x01a") == b"1"
+    batch = engine.batch()
+    batch.delete_data(b"\x01a")
+    engine.write(batch, sync=False)
+    assert engine.table == {b"\x01a": None}
+    assert engine.get(b"\x01a") is None
+    engine._move_frozen()
+    assert engine.frozen == {}
+    assert in_rocksdb(engine, b"\x01a") == b"1"
+    assert engine.get(b"\x01a") is None
+    assert engine.count(*ALL) == 0  # walks, so it has the table moved
+    assert (engine.table, engine.frozen) == ({}, {})
+    engine.close()
+
+
+def test_a_full_table_is_moved_by_another_thread(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "engine")
+    put(engine, b"\x01big", bytes(MEBIBYTE))
+    wait_until(lambda: in_rocksdb(engine, b"\x01big") is not None, "it is in RocksDB")
+    wait_until(lambda: not engine.frozen, "and nowhere else")
+    assert engine.get(b"\x01big") == bytes(MEBIBYTE)
+    engine.close()
+
+
+def test_without_the_other_thread_writes_move_as_fast_as_they_fill(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "engine")
+    engine._mover.stop()
+    longest = 0
+    for number in range(3000):
+        put(engine, b"\x01%06d" % number, bytes(1000))
+        longest = max(longest, len(engine.table) + len(engine.frozen))
+    assert longest < 600  # two tables of 256 KiB
+    assert engine.count(*ALL) == 3000
+    engine.close()
+
+
+def test_what_is_not_due_is_not_moved(tmp_path: Path) -> None:
+    """It is asked for every partition ten times a second."""
+    engine = open_engine(tmp_path / "engine")
+    batch = engine.batch()
+    batch.put_expiry(1, 5000, b"\x01a")
+    engine.write(batch, sync=False)
+    assert engine.due(1, 4999, 10) == []
+    assert engine._active.operations
+    assert engine.due(1, 5000, 10) == [(5000, b"\x01a")]
+    assert not engine._active.operations
+    engine.close()
+
+
+def test_states_are_looked_at_where_they_are(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "engine")
+    engine._mover.stop()
+    for epoch in (1, 2, 3):
+        batch = engine.batch()
+        batch.put_state(epoch, ReplicaState(epoch=epoch))
+        batch.put_state(9, ReplicaState(epoch=epoch))
+        engine.write(batch, sync=False)
+        if epoch < 3:
+            with engine._writing:
+                engine._freeze()
+    epochs = {partition: state.epoch for partition, state in engine.states().items()}
+    assert epochs == {1: 1, 2: 2, 3: 3, 9: 3}
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Exception("IO error: No space left on device"), DiskFull),
+        (Exception("Corruption: block checksum mismatch"), StorageFailed),
+        (OSError(errno.EIO, "Input/output error", "segment-1"), StorageFailed),
+        (ValueError("a mistake of ours"), StorageFailed),
+    ],
+)
+@pytest.mark.parametrize("thread", ["_mover", "_flusher"])
+def test_what_fails_in_another_thread_is_told_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: str, error: Exception, kind: type[StorageFailed]
+) -> None:
+    engine = open_engine(tmp_path / "engine")
+    put(engine, b"\x01a", b"1")
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(getattr(engine, thread), "_work", fail)
+    getattr(engine, thread).wake()
+    wait_until(lambda: engine.failure is not None, "it failed")
+    assert (engine.table, engine.frozen) == ({}, {})
+    with pytest.raises(kind, match=str(error.args[-1]).split(":")[0]):
+        engine.get(b"\x01a")
+    with pytest.raises(kind):
+        put(engine, b"\x01a", b"2")
+    engine.close()
+    engine = open_engine(tmp_path / "engine")
+    assert engine.get(b"\x01a") == b"1"
+    engine.close()
