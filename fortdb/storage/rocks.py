@@ -185,7 +185,7 @@ class RocksEngine(Failing):
     def begin_sync(self) -> tuple[int, int]:
         """What to fdatasync so that everything written so far is on the disk, and what to tell `end_sync`."""
         with self._writing:
-            self._refuse_if_failed()
+            self.refuse_if_failed()
             return self._journal.begin_sync()
 
     def end_sync(self, mark: int, error: int) -> None:
@@ -194,7 +194,7 @@ class RocksEngine(Failing):
             try:
                 self._journal.end_sync(mark, error)
             except OSError as failure:
-                self._fail(failure)
+                self.fail(failure)
 
     # Between memory and RocksDB. Called with `_writing` held, unless they say otherwise.
 
