@@ -25,6 +25,7 @@ from fortdb.errors import StorageFailed
 from fortdb.native import bind
 
 _HEADER = Struct("<IQQQ")
+_HEADER_REST = Struct("<QQQ")  # after the checksum
 _OPERATION = Struct("<BBHIQ")
 _REQUEST = Struct("<QQQI")
 _CRC_BYTES = 4
@@ -94,7 +95,7 @@ def encode_operation(operation: Operation, request: RequestId | None = None, rep
 
 def encode_entry(epoch: int, offset: int, timestamp_ms: int, operations: list[bytes]) -> bytes:
     """An entry of already encoded operations."""
-    body = _HEADER.pack(0, epoch, offset, timestamp_ms)[_CRC_BYTES:] + b"".join(operations)
+    body = b"".join((_HEADER_REST.pack(epoch, offset, timestamp_ms), *operations))
     return crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 

@@ -322,7 +322,7 @@ class Leader:
         """The answers that may be given now."""
         answers: list[Waiter] = []
         _take(self.waiting_synced, self.log.synced_offset, answers)
-        if self.enough_in_sync():
+        if self.has_enough:
             _take(self.waiting, self.log.commit, answers)
         return answers
 
