@@ -20,7 +20,7 @@ Bound bound[CLASSES] = {
     [LEADER] = {"Leader",
                 {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",
                  "next_offset", "has_enough", "log"}},
-    [LOG] = {"ReplicaLog", {"commit"}},
+    [LOG] = {"ReplicaLog", {"commit", "memory"}},
     [OPERATION] = {"Operation", {NULL}},
     [WAITER] = {"Waiter", {NULL}},
     [FRAMES] = {"FrameStream", {"other", "tail", "is_special", "way"}},

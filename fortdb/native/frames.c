@@ -1,7 +1,7 @@
 /* A turn of a peer: frames are cut where they arrived and heard one by one, in order.
  *
- * A frame that is declined, whatever it is, goes to the stream's `take` alone and those behind it are heard
- * here again, unless the stream cannot go on. */
+ * Frames of other types, and those that are declined, go to the stream's `take`, and what stands behind them is
+ * heard here again, unless the stream cannot go on. */
 #include "lane.h"
 
 /* Cuts the frame at `at`. 1: it is whole; 0: not all of it is there; -1: FrameReader has to look. */
@@ -33,6 +33,24 @@ goes_on(PyObject *stream)
            && !is_true_at(stream, FRAMES, FRAMES_IS_SPECIAL);
 }
 
+/* Hears the frame, or hands it on. Frames of other types are handed on as far as they go: a leader sends one for
+ * each of its partitions. Returns where the next begins, NULL with an exception. */
+static const uint8_t *
+hear(FrameTurn *turn, const Frame *frame, const uint8_t *end, Outcome (*heard)(FrameTurn *, const Frame *))
+{
+    const uint8_t *stop = frame->end;
+    Frame next;
+    Outcome outcome = frame->type == turn->type ? heard(turn, frame) : DECLINED;
+    if (outcome != DECLINED)
+        return outcome == DONE ? stop : NULL;
+    if (frame->type != turn->type)
+        while (cut(stop, end, &next) == 1 && next.type != turn->type)
+            stop = next.end;
+    if (output_write(&turn->output, turn->stream) < 0 || hand_on(turn->stream, frame->start, stop) < 0)
+        return NULL;
+    return stop;
+}
+
 static int
 work(FrameTurn *turn, const uint8_t *at, const uint8_t *end, Outcome (*heard)(FrameTurn *, const Frame *))
 {
@@ -47,13 +65,9 @@ work(FrameTurn *turn, const uint8_t *at, const uint8_t *end, Outcome (*heard)(Fr
         }
         if (whole <= 0)
             break;
-        Outcome outcome = heard(turn, &frame);
-        if (outcome == FAILED)
+        at = hear(turn, &frame, end, heard);
+        if (at == NULL)
             return -1;
-        if (outcome == DECLINED
-            && (output_write(&turn->output, stream) < 0 || hand_on(stream, frame.start, frame.end) < 0))
-            return -1;
-        at = frame.end;
     }
     if (output_write(&turn->output, stream) < 0)
         return -1;

@@ -70,6 +70,7 @@ client_turn(Turn *turn, PyObject *loop, PyObject *counts, Outcome (*execute)(Tur
     if (is_true_at(connection, STREAM, STREAM_IS_PAUSED) || is_true_at(connection, CLIENT, CLIENT_IS_SPECIAL))
         Py_RETURN_FALSE;
     uint8_t *buffer;
+    ssize_t kept = PyBytes_GET_SIZE(slot_of(connection, CLIENT, CLIENT_TAIL)); /* is counted already */
     ssize_t size = receive_behind(connection, CLIENT, CLIENT_TAIL, &buffer);
     if (buffer == NULL)
         return NULL;
@@ -78,7 +79,7 @@ client_turn(Turn *turn, PyObject *loop, PyObject *counts, Outcome (*execute)(Tur
     if (size == 0)
         Py_RETURN_TRUE;
     long plain[2] = {0, 0};
-    int result = note_arrival(turn, loop, size);
+    int result = note_arrival(turn, loop, size - kept);
     if (result == 0)
         result = work(turn, buffer, buffer + size, plain, execute);
     output_free(&turn->replies);

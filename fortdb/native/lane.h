@@ -50,7 +50,7 @@ enum {
     LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS, LEADER_PROPOSAL_BYTES,
     LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG
 };
-enum { LOG_COMMIT };
+enum { LOG_COMMIT, LOG_MEMORY };
 enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL, FRAMES_WAY };
 enum { GREETING_SESSION };
 enum { REQUEST_SLOT_PEER, REQUEST_SLOT_PARTITION, REQUEST_SLOT_EPOCH, REQUEST_SLOT_SEQUENCE };
@@ -274,6 +274,7 @@ typedef struct {
 
 typedef struct {
     PyObject *stream, *service;
+    int type; /* of the frames that are heard here */
     int64_t now_ms;
     Output output; /* frames for the same stream */
     long counts[2];

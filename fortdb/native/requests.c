@@ -12,13 +12,13 @@ typedef struct {
     Slice key, value;
 } Request;
 
-/* Whether the frame is a request for something plain. */
+/* Whether the frame, a REQUEST, asks for something plain. */
 static int
 decode(const Frame *frame, Request *request)
 {
     size_t used;
     const uint8_t *at = frame->body, *command = at + REQUEST_HEAD_BYTES;
-    if (frame->type != TYPE_REQUEST || frame->end - at <= REQUEST_HEAD_BYTES)
+    if (frame->end - at <= REQUEST_HEAD_BYTES)
         return 0;
     request->partition = number_from(at, 2);
     request->epoch = number_from(at + 2, 8);
@@ -155,9 +155,7 @@ set(FrameTurn *turn, const Request *request, PyObject *hosted, PyObject *leader,
         return DECLINED;
     Identity identity = {slot_of(other, GREETING, GREETING_SESSION), request->sequence, request->watermark};
     PyObject *log = slot_of(leader, LEADER, LEADER_LOG);
-    PyObject *memory = PyObject_GetAttrString(log, "memory");
-    if (memory == NULL)
-        return FAILED;
+    PyObject *memory = slot_of(log, LOG, LOG_MEMORY);
     PyObject *session = session_for(memory, &identity), *offset = NULL, *slot = NULL;
     Outcome outcome = session == NULL ? DECLINED : DONE;
     if (outcome == DONE)
@@ -170,7 +168,6 @@ set(FrameTurn *turn, const Request *request, PyObject *hosted, PyObject *leader,
         Py_DECREF(offset);
     }
     Py_XDECREF(slot);
-    Py_DECREF(memory);
     return outcome == DECLINED && PyErr_Occurred() ? FAILED : outcome;
 }
 
@@ -207,7 +204,7 @@ lane_hear_requests(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], SERVICE) || !PyList_CheckExact(args[2]))
         return PyErr_Format(PyExc_TypeError, "hear_requests(peer, service, counts)");
-    FrameTurn turn = {.stream = args[0], .service = args[1]};
+    FrameTurn turn = {.stream = args[0], .service = args[1], .type = TYPE_REQUEST};
     PyObject *result = frame_turn(&turn, slot_of(args[1], SERVICE, SERVICE_LOOP), heard);
     if (result != NULL && add_counts(args[2], turn.counts) < 0)
         Py_CLEAR(result);

@@ -236,7 +236,7 @@ static Outcome
 heard(FrameTurn *turn, const Frame *frame)
 {
     const uint8_t *body = frame->body, *reply_at = body + REPLY_HEAD_BYTES;
-    if (frame->type != TYPE_REPLY || frame->end < reply_at || body[18] != 0) /* another status than DONE */
+    if (frame->end < reply_at || body[18] != 0) /* another status than DONE */
         return DECLINED;
     PyObject *channel = channel_from(turn, number_from(body, 2), number_from(body + 2, 8));
     PyObject *request = channel == NULL ? NULL : take_unanswered(channel, number_from(body + 10, 8));
@@ -261,6 +261,6 @@ lane_hear_replies(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], ROUTER))
         return PyErr_Format(PyExc_TypeError, "hear_replies(stream, router, nothing)");
-    FrameTurn turn = {.stream = args[0], .service = args[1]};
+    FrameTurn turn = {.stream = args[0], .service = args[1], .type = TYPE_REPLY};
     return frame_turn(&turn, slot_of(args[1], ROUTER, ROUTER_LOOP), heard);
 }
