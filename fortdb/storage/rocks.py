@@ -253,7 +253,7 @@ class RocksEngine(Failing):
                 self._database.write_data(data)
             else:
                 self._database.write(frozen.changed_states())
-                self._moved_through = frozen.through
+                self._moved_through = max(self._moved_through, frozen.through)  # an empty table has no batch
                 self.frozen = {}
                 self._frozen = None
             return True
