@@ -12,12 +12,14 @@ export FORTDB_PORT = $(PORT)
 # Where the providers come from: a mirror on this disk, or else the registry.
 TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(TERRAFORM_PLUGIN_DIR),-plugin-dir=$(TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
 
-.PHONY: help up down status ring cli test chaos torture torture-short torture-planted bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
+.PHONY: help up down status ring cli test test-long-way chaos torture torture-short torture-planted bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-$(VENV)/installed: pyproject.toml
+NATIVE := $(wildcard fortdb/native/*.[ch])
+
+$(VENV)/installed: pyproject.toml setup.py $(NATIVE)
 	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)'. FortDB needs Python 3.11 or later: install it, or name yours: make up PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version). FortDB needs Python 3.11 or later: name yours with make up PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
@@ -58,11 +60,8 @@ test: $(VENV)/installed ## Unit, property and integration tests
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
 
-compiled: $(VENV)/installed ## Build the hot path as C beside its sources, which then count no more: needs a C compiler
-	@FORTDB_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-
-pure: ## Undo that
-	@find fortdb -name '*.so' -delete; rm -f fortdb__mypyc.*.so
+test-long-way: $(VENV)/installed ## The tests of whole rings without the functions in C, as on a machine without a C compiler
+	@FORTDB_NATIVE=0 $(BIN)/python -m pytest tests/integration/test_clients.py tests/integration/test_failover.py tests/unit/test_router_channels.py
 
 bench: $(VENV)/installed ## FortDB beside Redis and etcd, about three minutes; the report goes to .bench/report
 	@$(BIN)/python -m bench --short
