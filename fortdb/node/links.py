@@ -246,8 +246,13 @@ class Links:
         hosted = service.hosted.get(message.partition)
         if hosted is None:
             return
-        service.touch(hosted)
         leader = hosted.replica.leading
+        if isinstance(message, Ack):
+            if leader is not None and leader.epoch == message.epoch:
+                leader.heard_ack(link.name, message, service.loop.now_ms)
+                service.acknowledged(hosted, leader)
+            return
+        service.touch(hosted)
         if isinstance(message, Refuse):
             if hosted.replica.refused(message.epoch):
                 log.warning(
@@ -258,8 +263,6 @@ class Links:
                 )
         elif leader is None or leader.epoch != message.epoch:
             return
-        elif isinstance(message, Ack):
-            leader.heard_ack(link.name, message, service.loop.now_ms)
         elif isinstance(message, Position):
             leader.heard_position(link.name, message, service.loop.now_ms)
         elif link.name in hosted.senders:

@@ -70,6 +70,9 @@ from fortdb.storage.values import PLAIN, expiry_of
 
 log = structlog.get_logger(__name__)
 
+_WALKS = ("SCAN", "DBSIZE")
+"""Commands that see the data in the engine and not the overlay."""
+
 AnySlot = Slot | RequestSlot | Part
 
 
@@ -232,6 +235,10 @@ class NodeService:
         self.call: Callable[[CallSlot, list[bytes]], None] = lambda slot, args: None
         self.refusal: FortError | None = None  # why no write is accepted at all, say a full disk
         self.links = Links(self)
+        self._to_answer: dict[Hosted, None] = {}  # led, with an acknowledgement that came in this tick
+        self._to_apply: dict[
+            Hosted, None
+        ] = {}  # led, perhaps with entries that are committed and not in the data
         self._syncer = Syncer(loop, self._is_synced)
         self._writing: Writing | None = None
         self.held_count = 0
@@ -254,6 +261,16 @@ class NodeService:
     def touch(self, hosted: Hosted) -> None:
         """Look at the replica at the end of this tick."""
         self.touched[hosted] = None
+
+    def acknowledged(self, hosted: Hosted, leader: Leader) -> None:
+        """A follower has more on its disk: give the answers that waited for that at the end of this tick. What
+        is committed comes into the data with the next batch that is written anyway; until then readers find it
+        in the overlay, and whoever walks over the data waits (`_is_ready`)."""
+        if hosted.serve_until_ms and not hosted.held and leader.transfer_to is None and leader.has_sent_all():
+            self._to_answer[hosted] = None
+            self._to_apply[hosted] = None
+        else:
+            self.touch(hosted)
 
     def submit(
         self,
@@ -483,6 +500,8 @@ class NodeService:
         for sender in hosted.senders.values():
             sender.close()
         self.touched.pop(hosted, None)
+        self._to_answer.pop(hosted, None)
+        self._to_apply.pop(hosted, None)
         del self.hosted[replica.partition]
         self.not_hosted(replica.partition)
 
@@ -500,16 +519,26 @@ class NodeService:
     def tick(self) -> None:
         """Everything that has arrived is in: send, write, answer. While the disk works on one batch, the next
         one grows: what comes is executed, and waits."""
+        if self._to_answer:
+            self._give_answers()
         if self._writing is None and self.touched:
             began_s = perf_counter()
-            touched = list(self.touched)
+            touched = list(self.touched | self._to_apply)
             self.touched.clear()
+            self._to_apply.clear()
             for hosted in touched:
                 self._send_entries(hosted)
             self.outbox.flush()
             self._write(touched, began_s)
         self.outbox.flush()
         self._wall_ms = wall_ms()
+
+    def _give_answers(self) -> None:
+        for hosted in self._to_answer:
+            leader = hosted.replica.leading
+            if leader is not None:
+                self._answer(hosted, leader)
+        self._to_answer.clear()
 
     def _send_entries(self, hosted: Hosted) -> None:
         replica = hosted.replica
@@ -666,11 +695,15 @@ class NodeService:
 
     def _is_ready(self, hosted: Hosted, command: Command) -> bool:
         """Whether the partition can execute a command now. After an election the ISR may be small for a
-        moment: writes wait that long for followers to join, rather than fail."""
+        moment: writes wait that long for followers to join, rather than fail. What walks over the data waits
+        until all that is committed is in it."""
         now_ms = self.loop.now_ms
         if hosted.serve_until_ms <= now_ms:
             return False
-        leader = hosted.replica.leading
+        leader, log_ = hosted.replica.leading, hosted.replica.log
+        if command.name in _WALKS and log_.applied < log_.commit:
+            self.touch(hosted)
+            return False
         return (
             leader is None
             or command.kind is not CommandKind.WRITE
@@ -697,6 +730,7 @@ class NodeService:
     def _sweep(self) -> None:
         """Every 100 ms: time-outs, and what has become due by time alone."""
         now_ms = self.loop.now_ms
+        self.touched |= self._to_apply
         for partition, early in list(self._early.items()):
             if early[0].deadline_ms <= now_ms:
                 self.not_hosted(partition)

@@ -291,6 +291,13 @@ class Leader:
                 self.outbox.append((node, message))
                 progress.sent(len(message.entries), sum(map(len, message.entries)))
 
+    def has_sent_all(self) -> bool:
+        """Whether no follower that is fed from the log lacks an entry that was not sent to it."""
+        last = self.log.last_offset
+        return all(
+            progress.phase is not Phase.STREAM or progress.next > last for progress in self.progress.values()
+        )
+
     def _entries_from(self, offset: int, read_log: ReadLog) -> Append:
         log = self.log
         first_pending = log.pending[0].offset if log.pending else log.last_offset + 1
