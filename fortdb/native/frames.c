@@ -33,6 +33,12 @@ goes_on(PyObject *stream)
            && !is_true_at(stream, FRAMES, FRAMES_IS_SPECIAL);
 }
 
+static int
+hears(FrameTurn *turn, const Frame *frame)
+{
+    return frame->type < 32 && (turn->types >> frame->type & 1);
+}
+
 /* Hears the frame, or hands it on. Frames of other types are handed on as far as they go: a leader sends one for
  * each of its partitions. Returns where the next begins, NULL with an exception. */
 static const uint8_t *
@@ -40,11 +46,11 @@ hear(FrameTurn *turn, const Frame *frame, const uint8_t *end, Outcome (*heard)(F
 {
     const uint8_t *stop = frame->end;
     Frame next;
-    Outcome outcome = frame->type == turn->type ? heard(turn, frame) : DECLINED;
+    Outcome outcome = hears(turn, frame) ? heard(turn, frame) : DECLINED;
     if (outcome != DECLINED)
         return outcome == DONE ? stop : NULL;
-    if (frame->type != turn->type)
-        while (cut(stop, end, &next) == 1 && next.type != turn->type)
+    if (!hears(turn, frame))
+        while (cut(stop, end, &next) == 1 && !hears(turn, &next))
             stop = next.end;
     if (output_write(&turn->output, turn->stream) < 0 || hand_on(turn->stream, frame->start, stop) < 0)
         return NULL;

@@ -25,6 +25,7 @@
 typedef enum {
     LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, LOG,
     OPERATION, WAITER, FRAMES, GREETING, REQUEST_SLOT, MEMORY, SESSION, LINK, ROUTER, CHANNEL, UNANSWERED, LATENCY,
+    LINKS, LOG_SHAPE_TYPE, PENDING, ACK, REQUEST_ID,
     CLASSES
 } Class;
 
@@ -42,17 +43,20 @@ enum { SLOT_CONNECTION, SLOT_REPLY };
 enum { TOKENS_BOUNDARIES, TOKENS_IDS };
 enum {
     SERVICE_LOOP, SERVICE_TOKENS, SERVICE_HOSTED, SERVICE_ENGINE, SERVICE_REFUSAL, SERVICE_ASYNC_PREFIXES,
-    SERVICE_TOUCHED
+    SERVICE_TOUCHED, SERVICE_LINKS
 };
 enum { HOSTED_REPLICA, HOSTED_HELD, HOSTED_SERVE_UNTIL_MS };
-enum { REPLICA_LEADING, REPLICA_EPOCH };
+enum {
+    REPLICA_LEADING, REPLICA_EPOCH, REPLICA_LEADER_NAME, REPLICA_ALIGNED, REPLICA_LOG, REPLICA_ACKNOWLEDGEMENTS
+};
 enum {
     LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS, LEADER_PROPOSAL_BYTES,
     LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG
 };
-enum { LOG_COMMIT, LOG_MEMORY };
+enum { LOG_COMMIT, LOG_MEMORY, LOG_SHAPE, LOG_PENDING, LOG_WRITES, LOG_TIMESTAMP_MS };
+enum { LINKS_LEADERS };
 enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL, FRAMES_WAY };
-enum { GREETING_SESSION };
+enum { GREETING_SESSION, GREETING_NAME };
 enum { REQUEST_SLOT_PEER, REQUEST_SLOT_PARTITION, REQUEST_SLOT_EPOCH, REQUEST_SLOT_SEQUENCE };
 enum { MEMORY_SESSIONS, MEMORY_USES };
 enum { SESSION_KNOWN, SESSION_WATERMARK, SESSION_USED };
@@ -264,17 +268,19 @@ PyObject *plain_reply(void); /* to a SET, borrowed */
 
 #define FRAME_HEAD_BYTES 5  /* length, type */
 #define REPLY_HEAD_BYTES 19 /* partition, epoch, sequence, status */
+#define TYPE_APPEND 5
+#define TYPE_ACK 6
 #define TYPE_REQUEST 20
 #define TYPE_REPLY 21
 
 typedef struct {
-    int type;
+    unsigned type;
     const uint8_t *body, *end, *start; /* the frame itself begins at `start` */
 } Frame;
 
 typedef struct {
     PyObject *stream, *service;
-    int type; /* of the frames that are heard here */
+    uint32_t types; /* of the frames that are heard here: a bit each */
     int64_t now_ms;
     Output output; /* frames for the same stream */
     long counts[2];
@@ -284,6 +290,11 @@ typedef struct {
 /* Reads from a peer and gives `heard` each frame; what it declines is handed on, in its place. */
 PyObject *frame_turn(FrameTurn *turn, PyObject *loop, Outcome (*heard)(FrameTurn *, const Frame *));
 void put_reply_head(char *to, uint64_t partition, uint64_t epoch, uint64_t sequence, size_t reply_bytes);
+
+/* --- followers (followers.c) --------------------------------------------------------------------------- */
+
+Outcome hear_append(FrameTurn *turn, const Frame *frame); /* as a frame of a node's peer */
+PyObject *lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- answers to routers (requests.c) --------------------------------------------------------------------- */
 

@@ -20,6 +20,8 @@ static PyMethodDef methods[] = {
      "hear_requests(peer, service, counts): read from a router, and execute what is plain."},
     {"send_on", (PyCFunction)(void (*)(void))lane_send_on, METH_FASTCALL,
      "send_on(connection, router, counts): read from a client, and send on what is plain."},
+    {"hear_follower", (PyCFunction)(void (*)(void))lane_hear_follower, METH_FASTCALL,
+     "hear_follower(stream, service, nothing): read from a follower, and hear what it acknowledges."},
     {"hear_replies", (PyCFunction)(void (*)(void))lane_hear_replies, METH_FASTCALL,
      "hear_replies(stream, router, nothing): read from a node, and give clients their answers."},
     {NULL, NULL, 0, NULL},

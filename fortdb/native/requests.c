@@ -1,4 +1,5 @@
-/* The short way of a node for routers: REQUEST frames that hold a plain GET or SET, and their replies.
+/* The short way of a node for routers: REQUEST frames that hold a plain GET or SET, and their replies. (A leader's
+ * APPENDs come on connections of the same kind: followers.c.)
  *
  * As `Links._heard_request`, for requests in the epoch that the replica is in: what has another, or an id that
  * is known or stale, is declined. */
@@ -175,6 +176,8 @@ static Outcome
 heard(FrameTurn *turn, const Frame *frame)
 {
     Request request;
+    if (frame->type == TYPE_APPEND)
+        return hear_append(turn, frame);
     if (!decode(frame, &request))
         return DECLINED;
     PyObject *hosted = hosted_for(turn->service, &request);
@@ -198,13 +201,14 @@ heard(FrameTurn *turn, const Frame *frame)
 PyObject *
 lane_hear_requests(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {LOOP,   OUTBOX,    STREAM, FRAMES,   GREETING,     SERVICE, HOSTED, REPLICA,
-                                   LEADER, OPERATION, WAITER, REQUEST_SLOT, MEMORY, SESSION};
-    if (!all_bound(needed, 14))
+    static const Class needed[] = {LOOP,    OUTBOX,  STREAM,    FRAMES,       GREETING, SERVICE,    HOSTED,
+                                   REPLICA, LEADER,  LOG,       LINKS,        MEMORY,   SESSION,    OPERATION,
+                                   WAITER,  PENDING, ACK,       REQUEST_SLOT, REQUEST_ID, LOG_SHAPE_TYPE};
+    if (!all_bound(needed, 20))
         return NULL;
     if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], SERVICE) || !PyList_CheckExact(args[2]))
         return PyErr_Format(PyExc_TypeError, "hear_requests(peer, service, counts)");
-    FrameTurn turn = {.stream = args[0], .service = args[1], .type = TYPE_REQUEST};
+    FrameTurn turn = {.stream = args[0], .service = args[1], .types = 1u << TYPE_REQUEST | 1u << TYPE_APPEND};
     PyObject *result = frame_turn(&turn, slot_of(args[1], SERVICE, SERVICE_LOOP), heard);
     if (result != NULL && add_counts(args[2], turn.counts) < 0)
         Py_CLEAR(result);

@@ -261,6 +261,6 @@ lane_hear_replies(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], ROUTER))
         return PyErr_Format(PyExc_TypeError, "hear_replies(stream, router, nothing)");
-    FrameTurn turn = {.stream = args[0], .service = args[1], .type = TYPE_REPLY};
+    FrameTurn turn = {.stream = args[0], .service = args[1], .types = 1u << TYPE_REPLY};
     return frame_turn(&turn, slot_of(args[1], ROUTER, ROUTER_LOOP), heard);
 }

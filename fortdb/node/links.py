@@ -105,11 +105,13 @@ class CallSlot(NamedTuple):
 class Links:
     """All connections of a node but its clients'."""
 
+    __slots__ = ("__dict__", "leaders")
+
     def __init__(self, service: NodeService) -> None:
         self._service = service
         self._followers: dict[str, Link] = {}
         self._incarnations: dict[str, str] = {}  # of followers whose link is up
-        self._leaders: dict[str, Peer] = {}  # nodes that dialled us
+        self.leaders: dict[str, Peer] = {}  # nodes that dialled us
         self._reader = Reader()
         self.plain_counts = [0, 0]  # GETs and SETs of routers that went the short way
 
@@ -145,6 +147,7 @@ class Links:
                     up=self._link_up,
                     down=self._link_down,
                     heard=self._heard_follower,
+                    way=None if lane is None else (lane.hear_follower, service, None),
                 )
             else:
                 link.readdress(address)
@@ -179,8 +182,8 @@ class Links:
                 hosted.replica.leading.follower_down(link.name)
 
     def _peer_closed(self, peer: Peer) -> None:
-        if peer.other is not None and self._leaders.get(peer.other.name) is peer:
-            del self._leaders[peer.other.name]
+        if peer.other is not None and self.leaders.get(peer.other.name) is peer:
+            del self.leaders[peer.other.name]
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -198,7 +201,7 @@ class Links:
     def answer_all(self, outbox: list[tuple[str, Message]]) -> None:
         """Messages of a follower to leaders, on the connections that these dialled."""
         for node, message in outbox:
-            peer = self._leaders.get(node)
+            peer = self.leaders.get(node)
             if peer is not None and peer.is_open:
                 peer.write(encode(message))
         outbox.clear()
@@ -241,17 +244,15 @@ class Links:
                     leader.heard_promise(link.name, until_ms, service.loop.now_ms)
                     service.refresh(hosted)
             return
-        if not isinstance(message, (Ack, Position, Refuse, SnapshotAck)):
+        if isinstance(message, Ack):
+            self.heard_ack(link.name, *message)
+            return
+        if not isinstance(message, (Position, Refuse, SnapshotAck)):
             raise BadRequest(f"a follower does not send {type(message).__name__}")
         hosted = service.hosted.get(message.partition)
         if hosted is None:
             return
         leader = hosted.replica.leading
-        if isinstance(message, Ack):
-            if leader is not None and leader.epoch == message.epoch:
-                leader.heard_ack(link.name, message, service.loop.now_ms)
-                service.acknowledged(hosted, leader)
-            return
         service.touch(hosted)
         if isinstance(message, Refuse):
             if hosted.replica.refused(message.epoch):
@@ -268,6 +269,15 @@ class Links:
         elif link.name in hosted.senders:
             hosted.senders[link.name].acknowledged(message.chunks)
 
+    def heard_ack(self, follower: str, partition: int, epoch: int, offset: int) -> None:
+        """A follower has everything up to an offset on disk."""
+        service = self._service
+        hosted = service.hosted.get(partition)
+        leader = None if hosted is None else hosted.replica.leading
+        if hosted is not None and leader is not None and leader.epoch == epoch:
+            leader.heard_ack(follower, offset, service.loop.now_ms)
+            service.acknowledged(hosted, leader)
+
     # --- from leaders and routers -----------------------------------------------------------------
 
     def _heard_peer(self, peer: Peer, kind: int, body: bytes) -> None:
@@ -283,7 +293,7 @@ class Links:
         service = self._service
         assert peer.other is not None
         sender = peer.other.name
-        self._leaders[sender] = peer
+        self.leaders[sender] = peer
         if isinstance(message, Heartbeat):
             self._heard_heartbeat(peer, sender, message)
             return
@@ -373,6 +383,9 @@ class Links:
             self._reader = Reader()
             raise BadRequest("frame without a whole command")
         return args
+
+
+bind(Links)
 
 
 def _command(args: list[bytes]) -> Command:

@@ -210,7 +210,9 @@ _complete = _complete_each if lane is None else lane.complete
 class NodeService:
     """The node's replicas and their tick. `Control` feeds it records, `Links` messages."""
 
-    __slots__ = (*("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched"),)
+    __slots__ = (
+        *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links"),
+    )
 
     def __init__(
         self,

@@ -67,6 +67,9 @@ class RequestId(NamedTuple):
     watermark: int
 
 
+bind(RequestId)
+
+
 class Identified(NamedTuple):
     """A request in the log and the reply it was given."""
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fortdb.native import bind
+
 
 class LogShape(NamedTuple):
     """A log's outline. `epochs` are (epoch, first offset), ascending, all after `base_offset`."""
@@ -60,6 +62,9 @@ class LogShape(NamedTuple):
             if first <= offset:
                 return epoch, first
         return self.base_epoch, self.base_offset
+
+
+bind(LogShape)
 
 
 def common_offset(ours: LogShape, theirs: LogShape) -> int | None:

@@ -34,7 +34,7 @@ from fortdb.replication.entries import (
 from fortdb.replication.epochs import common_offset
 from fortdb.replication.isr import InSync
 from fortdb.replication.log import Pending, ReplicaLog
-from fortdb.replication.messages import Ack, Align, Append, Message, Position, Query
+from fortdb.replication.messages import Align, Append, Message, Position, Query
 from fortdb.replication.progress import Phase, Progress
 
 ReadLog = Callable[[int, int, int], list[bytes]]
@@ -252,15 +252,15 @@ class Leader:
         self.outbox.append((node, Align(self.partition, self.epoch, common, epoch)))
         progress.stream_from(common + 1)
 
-    def heard_ack(self, node: str, message: Ack, now_ms: int) -> None:
+    def heard_ack(self, node: str, offset: int, now_ms: int) -> None:
         """A follower has everything up to an offset on disk."""
         progress = self.progress.get(node)
         if progress is None:
             return
-        if progress.phase is Phase.INSTALL and message.offset == progress.next - 1:
+        if progress.phase is Phase.INSTALL and offset == progress.next - 1:
             progress.stream_from(progress.next)
         if progress.phase is Phase.STREAM:
-            progress.acknowledged(message.offset, self.log.last_offset, now_ms)
+            progress.acknowledged(offset, self.log.last_offset, now_ms)
             self.advance_commit()
 
     def heard_promise(self, node: str, until_ms: int, now_ms: int) -> None:

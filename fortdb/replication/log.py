@@ -49,7 +49,7 @@ class ReplicaLog:
             "memory",
             "memory_is_stale",
         ),
-        *("state_changed", "_taken_offset", "_wipe", "_truncate", "_trimmed", "_writes"),
+        *("state_changed", "_taken_offset", "_wipe", "_truncate", "_trimmed", "writes"),
     )
 
     def __init__(self, shape: LogShape, applied: int) -> None:
@@ -66,7 +66,7 @@ class ReplicaLog:
         self._wipe = False
         self._truncate: tuple[int, int] | None = None
         self._trimmed: tuple[int, int] | None = None
-        self._writes: list[tuple[int, bytes]] = []
+        self.writes: list[tuple[int, bytes]] = []
 
     @property
     def last_offset(self) -> int:
@@ -83,7 +83,7 @@ class ReplicaLog:
         """Add an entry that this node made as leader; returns its offset."""
         self.shape = self.shape.appended(epoch, 1)
         offset = self.shape.last_offset
-        self._writes.append((offset, entry))
+        self.writes.append((offset, entry))
         self.pending.append(Pending(offset, entry, operations))
         return offset
 
@@ -102,7 +102,7 @@ class ReplicaLog:
         if self._truncate is not None:
             start, end = min(start, self._truncate[0]), max(end, self._truncate[1])
         self._truncate = (start, end)
-        self._writes = [pair for pair in self._writes if pair[0] <= offset]
+        self.writes = [pair for pair in self.writes if pair[0] <= offset]
         self.shape = self.shape.truncated(offset)
         self.commit = min(self.commit, offset)
         self.synced_offset = min(self.synced_offset, offset)
@@ -122,7 +122,7 @@ class ReplicaLog:
         self.state_changed = True
         self._wipe = True
         self._truncate = self._trimmed = None
-        self._writes = []
+        self.writes = []
 
     def take_writes(self) -> Writes:
         """What the next batch must hold; the node writes it and, once it is on disk, says so. More may be
@@ -132,10 +132,10 @@ class ReplicaLog:
             self._wipe,
             self._truncate,
             self._trimmed,
-            self._writes,
-            self.state_changed or bool(self._writes),
+            self.writes,
+            self.state_changed or bool(self.writes),
         )
-        self._wipe, self._truncate, self._trimmed, self._writes, self.state_changed = (
+        self._wipe, self._truncate, self._trimmed, self.writes, self.state_changed = (
             False,
             None,
             None,
@@ -168,4 +168,5 @@ class ReplicaLog:
         self.state_changed = True
 
 
+bind(Pending)
 bind(ReplicaLog)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from fortdb.errors import BadRequest
 from fortdb.limits import FRAME_BYTES_MAX
+from fortdb.native import bind
 from fortdb.replication.epochs import LogShape
 
 PROTOCOL_VERSION = 2
@@ -115,6 +116,9 @@ class Ack(NamedTuple):
     partition: int
     epoch: int
     offset: int
+
+
+bind(Ack)
 
 
 class Refuse(NamedTuple):

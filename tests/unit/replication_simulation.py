@@ -194,7 +194,7 @@ class Node:
             case Refuse():
                 replica.refused(message.epoch)
             case Ack() if leader is not None and leader.epoch == message.epoch:
-                leader.heard_ack(sender, message, self.cluster.now_ms)
+                leader.heard_ack(sender, message.offset, self.cluster.now_ms)
             case Position() if leader is not None and leader.epoch == message.epoch:
                 leader.heard_position(sender, message, self.cluster.now_ms)
 

@@ -6,7 +6,7 @@ from fortdb.model import PartitionRecord
 from fortdb.replication.epochs import LogShape, common_offset
 from fortdb.replication.leader import Leader
 from fortdb.replication.log import ReplicaLog
-from fortdb.replication.messages import Ack, Align, Append, Position, Query, SnapshotBegin
+from fortdb.replication.messages import Align, Append, Position, Query, SnapshotBegin
 from fortdb.replication.replica import Replica
 
 LEADER, NEXT_LEADER = "a", "b"
@@ -57,10 +57,10 @@ def test_entries_follow_a_snapshot_when_it_is_in_its_place() -> None:
     leader.outbox.clear()
     leader.progress["c"].has_all_data(20)
     leader.pump(lambda first, last, bytes_max: [])
-    leader.heard_ack("c", Ack(1, 2, 9), 0)  # of what it had before
+    leader.heard_ack("c", 9, 0)  # of what it had before
     leader.pump(lambda first, last, bytes_max: [])
     assert leader.outbox == []
-    leader.heard_ack("c", Ack(1, 2, 20), 0)
+    leader.heard_ack("c", 20, 0)
     leader.pump(lambda first, last, bytes_max: [])
     (message,) = (message for _, message in leader.outbox)
     assert isinstance(message, Append)
