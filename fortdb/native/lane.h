@@ -224,10 +224,6 @@ PyObject *lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_apply(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-/* --- syncing (syncer.c) ---------------------------------------------------------------------------- */
-
-extern PyTypeObject SyncerType;
-
 /* --- clients (front.c) ------------------------------------------------------------------------------ */
 
 typedef struct {

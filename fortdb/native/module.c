@@ -44,7 +44,7 @@ PyInit__native(void)
     if (ADD(KEY_BYTES_MAX) < 0 || ADD(RECEIVE_BYTES) < 0 || ADD(OUTPUT_SOFT_BYTES) < 0
         || ADD(INPUT_SOFT_BYTES) < 0 || ADD(PENDING_COMMANDS_MAX) < 0 || ADD(ENTRY_BYTES_MAX) < 0
         || ADD(UNCOMMITTED_BYTES_MAX) < 0 || ADD(FRAME_BYTES_MAX) < 0 || ADD(PEER_OUTPUT_BYTES) < 0
-        || ADD(CHANNEL_REQUESTS_MAX) < 0 || PyModule_AddType(module, &SyncerType) < 0) {
+        || ADD(CHANNEL_REQUESTS_MAX) < 0) {
         Py_DECREF(module);
         return NULL;
     }

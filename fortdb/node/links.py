@@ -220,13 +220,13 @@ class Links:
             if lines:
                 self._followers[name].write(encode(Heartbeat(now_ms, lease_ms, lines)))
 
-    def snapshot_taken_in(self, replica: Replica, install: SnapshotInstall, chunks: int) -> None:
+    def snapshot_taken_in(self, replica: Replica, install: SnapshotInstall) -> None:
         """Tell the leader how many chunks are in."""
         self.answer_all(
             [
                 (
                     install.sender,
-                    SnapshotAck(replica.partition, install.epoch, chunks),
+                    SnapshotAck(replica.partition, install.epoch, install.chunks),
                 )
             ]
         )

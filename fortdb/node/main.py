@@ -167,7 +167,6 @@ class Node:
     def _close_connections(self) -> None:
         self.front.close()
         self.service.links.close()
-        self.service.close()
         self._peers.close()
 
     def _check_disk(self) -> None:

@@ -4,7 +4,7 @@ Everything here runs on one thread. A tick takes all requests and messages that 
 new entries to followers, writes one batch with one fsync for all partitions, and answers:
 
     receive -> execute, propose -> seal, send entries ---------------> followers write too
-                                -> one batch: log, data, state; fsync (meanwhile: receive, execute)
+                                -> one batch: log, data, state; fsync
                                 -> acknowledge to leaders, answer clients
 
 A request is executed only while the partition's leases hold at a moment after it was received
@@ -54,14 +54,12 @@ from fortdb.node.execute import HANDLERS, Execution
 from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
-from fortdb.node.syncer import Syncer
 from fortdb.protocol.arguments import ends_with_acknowledgement
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
 from fortdb.replication.entries import Kind, Operation, RequestId
 from fortdb.replication.leader import Leader, Waiter
 from fortdb.replication.log import Pending
-from fortdb.replication.messages import Message
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
@@ -164,40 +162,6 @@ class Hosted:
 bind(Hosted)
 
 
-class Written(NamedTuple):
-    """A replica, and what was true of it when its part of a batch was written: while the disk works, more may
-    come, or its leader may change."""
-
-    hosted: Hosted
-    epoch: int
-    leader: Leader | None
-    taken: list[Pending]  # entries that are applied with the batch
-    acknowledgements: list[tuple[str, Message]]  # to be sent after it
-    install: SnapshotInstall | None
-    chunks: int
-    is_complete: bool
-
-    @staticmethod
-    def of(hosted: Hosted, taken: list[Pending]) -> Written:
-        """As it is now; the acknowledgements are taken from the replica."""
-        replica, install = hosted.replica, hosted.install
-        acknowledgements, replica.acknowledgements = replica.acknowledgements, []
-        chunks, is_complete = (install.chunks, install.is_complete) if install is not None else (0, False)
-        return Written(
-            hosted, replica.epoch, replica.leading, taken, acknowledgements, install, chunks, is_complete
-        )
-
-
-@dataclass(slots=True)
-class Writing:
-    """A batch on its way to the disk."""
-
-    replicas: list[Written]
-    began_s: float
-    written_s: float
-    mark: int = 0  # the engine's
-
-
 def _complete_each(waiters: list[Waiter]) -> None:
     """Give each waiter its reply."""
     for _, slot, reply in waiters:
@@ -241,8 +205,6 @@ class NodeService:
         self._to_apply: dict[
             Hosted, None
         ] = {}  # led, perhaps with entries that are committed and not in the data
-        self._syncer = Syncer(loop, self._is_synced)
-        self._writing: Writing | None = None
         self.held_count = 0
         self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, "SCAN", "DBSIZE"), 0)
         self.errors_total: dict[str, int] = {}
@@ -519,19 +481,19 @@ class NodeService:
     # --- the tick --------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Everything that has arrived is in: send, write, answer. While the disk works on one batch, the next
-        one grows: what comes is executed, and waits."""
+        """Everything that has arrived is in: send, write, answer."""
         if self._to_answer:
             self._give_answers()
-        if self._writing is None and self.touched:
+        if self.touched:
             began_s = perf_counter()
             touched = list(self.touched | self._to_apply)
             self.touched.clear()
             self._to_apply.clear()
             for hosted in touched:
                 self._send_entries(hosted)
-            self.outbox.flush()
-            self._write(touched, began_s)
+            self.outbox.flush()  # followers write while this node does
+            self._write(touched)
+            self.tick_latency.observe(perf_counter() - began_s)
         self.outbox.flush()
         self._wall_ms = wall_ms()
 
@@ -569,58 +531,36 @@ class NodeService:
             "the write may or may not have been applied"
         )
 
-    def _write(self, touched: list[Hosted], began_s: float) -> None:
+    def _write(self, touched: list[Hosted]) -> None:
         batch = self.engine.batch()
         must_sync = False
-        written: list[Written] = []
+        applied = []
         for hosted in touched:
-            replica = hosted.replica
-            changed, taken = write_replica(batch, replica, hosted.ranges, hosted.segments)
+            changed, taken = write_replica(batch, hosted.replica, hosted.ranges, hosted.segments)
             if hosted.install is not None:
-                hosted.install.write(batch, replica.partition)
+                hosted.install.write(batch, hosted.replica.partition)
             must_sync |= changed
-            written.append(Written.of(hosted, taken))
-        self._writing = Writing(written, began_s, perf_counter())
+            applied.append(taken)
         if not batch.is_empty():
-            self.engine.write(batch, False)
-        for hosted in touched:  # now that the engine has all of the log
-            if hosted.replica.log.memory_is_stale:
-                read_memory(self.engine, hosted.replica.partition, hosted.replica.log)
-        descriptor = -1
-        if must_sync:
-            descriptor, self._writing.mark = self.engine.begin_sync()
-        if descriptor >= 0:
-            self._syncer.begin(descriptor)
-        else:
-            self._is_written()
+            began_s = perf_counter()
+            self.engine.write(batch, must_sync)
+            if must_sync:
+                self.sync_latency.observe(perf_counter() - began_s)
+        for hosted, taken in zip(touched, applied, strict=True):
+            self._go_on(hosted, taken)
 
-    def _is_synced(self, error: int) -> None:
-        """Called by the syncer."""
-        writing = self._writing
-        assert writing is not None
-        self.engine.end_sync(writing.mark, error)
-        self.sync_latency.observe(perf_counter() - writing.written_s)
-        self._is_written()
-
-    def _is_written(self) -> None:
-        """The batch is where it has to be: tell everybody who waits for that."""
-        writing, self._writing = self._writing, None
-        assert writing is not None
-        for written in writing.replicas:
-            if self.hosted.get(written.hosted.replica.partition) is written.hosted:
-                self._go_on(written)
-        self.tick_latency.observe(perf_counter() - writing.began_s)
-
-    def _go_on(self, written: Written) -> None:
-        hosted = written.hosted
+    def _go_on(self, hosted: Hosted, taken: list[Pending]) -> None:
+        """What a replica wrote is on the disk: tell everybody who waits for that."""
         replica = hosted.replica
         leader = replica.leading
-        if written.taken and leader is not None and leader is written.leader:
-            leader.applied(written.taken)
+        if taken and leader is not None:
+            leader.applied(taken)
         replica.synced()
-        self._acknowledge(written)
+        self._acknowledge(hosted)
         if leader is not None:
             self._answer(hosted, leader)
+        if replica.log.memory_is_stale:
+            read_memory(self.engine, replica.partition, replica.log)
         if replica.log.commit > replica.log.applied and replica.log.pending:
             self.touch(hosted)
             self.loop.tick_again()
@@ -649,19 +589,18 @@ class NodeService:
             while proposed and proposed[0].offset <= commit:
                 self.commit_latency.observe(now_s - proposed.popleft().began_s)
 
-    def _acknowledge(self, written: Written) -> None:
-        hosted, install = written.hosted, written.install
-        if hosted.replica.epoch != written.epoch:
-            return  # the leader of a lower epoch hears nothing more
-        if install is not None and install is hosted.install:
-            self.links.snapshot_taken_in(hosted.replica, install, written.chunks)
-            if written.is_complete:
+    def _acknowledge(self, hosted: Hosted) -> None:
+        install = hosted.install
+        if install is not None:
+            self.links.snapshot_taken_in(hosted.replica, install)
+            if install.is_complete:
                 hosted.replica.end_snapshot(install.sender, install.shape)
                 hosted.install = None
                 self.touch(hosted)  # its state must be on disk before it is acknowledged
                 self.loop.tick_again()
-        if written.acknowledgements:
-            self.links.answer_all(written.acknowledgements)
+                return
+        if hosted.replica.acknowledgements:
+            self.links.answer_all(hosted.replica.acknowledgements)
 
     def refresh(self, hosted: Hosted) -> None:
         """Work out until when requests may be executed, and execute those that waited."""
@@ -818,10 +757,6 @@ class NodeService:
             elif sender.wants_to_send:
                 self.touch(hosted)
                 self.loop.tick_again()
-
-    def close(self) -> None:
-        """Let the disk finish what is under way; nobody hears of it any more."""
-        self._syncer.close()
 
     def check_disk(self, check: Callable[[], None]) -> None:
         """Refuse writes while the disk is too full to be safe, and say so."""

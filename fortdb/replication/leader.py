@@ -98,11 +98,7 @@ class Leader:
     def serves_at(self, now_ms: int) -> bool:
         """Whether requests may be executed now, leases apart: everything inherited is in the data,
         nobody's read lease is left from the epoch before, and no handover is under way."""
-        return (
-            min(self.log.applied, self.log.commit) >= self.opening_offset
-            and self.is_alone(now_ms)
-            and self.transfer_to is None
-        )
+        return self.log.applied >= self.opening_offset and self.is_alone(now_ms) and self.transfer_to is None
 
     def is_alone(self, now_ms: int) -> bool:
         """Whether no leader of an earlier epoch can serve any more."""

@@ -49,7 +49,7 @@ class ReplicaLog:
             "memory",
             "memory_is_stale",
         ),
-        *("state_changed", "_taken_offset", "_wipe", "_truncate", "_trimmed", "writes"),
+        *("state_changed", "_wipe", "_truncate", "_trimmed", "writes"),
     )
 
     def __init__(self, shape: LogShape, applied: int) -> None:
@@ -57,7 +57,6 @@ class ReplicaLog:
         self.commit = applied
         self.applied = applied
         self.synced_offset = shape.last_offset
-        self._taken_offset = shape.last_offset  # what is on disk as soon as what was taken is
         self.timestamp_ms = 0  # of the newest entry; time never runs backwards along a log
         self.pending: deque[Pending] = deque()
         self.memory = RequestMemory()
@@ -106,7 +105,6 @@ class ReplicaLog:
         self.shape = self.shape.truncated(offset)
         self.commit = min(self.commit, offset)
         self.synced_offset = min(self.synced_offset, offset)
-        self._taken_offset = min(self._taken_offset, offset)  # what follows is not what was taken
         while self.pending and self.pending[-1].offset > offset:
             self.pending.pop()
         self.memory_is_stale = True
@@ -115,7 +113,7 @@ class ReplicaLog:
     def reset(self, shape: LogShape) -> None:
         """Forget everything; go on as if the log began after `shape`'s base."""
         self.shape = shape
-        self.commit = self.applied = self.synced_offset = self._taken_offset = shape.last_offset
+        self.commit = self.applied = self.synced_offset = shape.last_offset
         self.pending.clear()
         self.memory = RequestMemory()
         self.memory_is_stale = False
@@ -125,9 +123,7 @@ class ReplicaLog:
         self.writes = []
 
     def take_writes(self) -> Writes:
-        """What the next batch must hold; the node writes it and, once it is on disk, says so. More may be
-        appended or truncated meanwhile."""
-        self._taken_offset = self.shape.last_offset
+        """What the next batch must hold; the node writes it and, once it is on disk, says so."""
         writes = Writes(
             self._wipe,
             self._truncate,
@@ -143,10 +139,6 @@ class ReplicaLog:
             False,
         )
         return writes
-
-    def synced(self) -> None:
-        """What was taken last is on disk."""
-        self.synced_offset = max(self.synced_offset, self._taken_offset)
 
     def take_committed(self, commit: int) -> list[Pending]:
         """Entries up to `commit` that are not in the data yet, for the same batch."""

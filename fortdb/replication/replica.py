@@ -233,7 +233,7 @@ class Replica:
 
     def synced(self) -> None:
         """Everything taken is on disk."""
-        self.log.synced()
+        self.log.synced_offset = self.log.last_offset
         if self.leading is not None:
             self.leading.advance_commit()
 

@@ -117,16 +117,6 @@ class Engine(Protocol):
         """Make the batch visible; with `sync`, return only once it is on disk."""
         ...
 
-    def begin_sync(self) -> tuple[int, int]:
-        """(descriptor, mark): once fdatasync of that descriptor has returned, everything written so far is on
-        the disk, and `end_sync` is to be told. The descriptor is -1 if there is nothing to wait for. One at a
-        time; others may be written meanwhile."""
-        ...
-
-    def end_sync(self, mark: int, error: int) -> None:
-        """fdatasync has returned: 0, or its errno, which is the engine's failure."""
-        ...
-
     def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:
         """Log entries from offset `first` to `last` inclusive, without a gap: at least one if
         `first` exists, at most about `bytes_max`."""

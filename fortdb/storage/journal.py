@@ -28,7 +28,6 @@ Caveats:
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,7 +151,6 @@ class Journal:
         self._obstacle: OSError | None = None  # why the last attempt to make a segment failed
         self._empty_former(recovered.segments)
         self._active = self._ready.popleft()
-        self._syncing: Segment | None = None  # with a sync under way that somebody else does
         self._preparer = Worker("journal", self._prepare, self._not_prepared)
         self._preparer.wake()
 
@@ -186,27 +184,10 @@ class Journal:
             self._active.sync()
             self.synced_through = self.sequence
 
-    def begin_sync(self) -> tuple[int, int]:
-        """(descriptor, mark): once fdatasync of that descriptor has returned, every batch so far is on the disk,
-        and `end_sync` is to be told. -1 if there is nothing to wait for. All that is not on the disk is in the
-        active segment, since moving on to the next one syncs."""
-        if not self._syncs or self.synced_through == self.sequence:
-            return -1, self.sequence
-        self._syncing = self._active
-        return self._active.descriptor, self.sequence
-
-    def end_sync(self, mark: int, error: int) -> None:
-        """fdatasync has returned: 0, or its errno. Raises `OSError`."""
-        segment, self._syncing = self._syncing, None
-        if error:
-            raise OSError(error, os.strerror(error), str(segment.path if segment else self._directory))
-        self.synced_through = max(self.synced_through, mark)
-
     def release(self, through: int) -> None:
         """Nobody needs the records up to this sequence any more."""
         with self._changed:
-            # A file that is being synced stays as it is until the next time.
-            while self._full and self._full[0].last <= through and self._full[0] is not self._syncing:
+            while self._full and self._full[0].last <= through:
                 self._free.append(self._full.popleft())
         self._preparer.wake()
 

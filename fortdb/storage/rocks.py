@@ -182,20 +182,6 @@ class RocksEngine(Failing):
                 self._bound_memory()
                 self._bound_journal()
 
-    def begin_sync(self) -> tuple[int, int]:
-        """What to fdatasync so that everything written so far is on the disk, and what to tell `end_sync`."""
-        with self._writing:
-            self.refuse_if_failed()
-            return self._journal.begin_sync()
-
-    def end_sync(self, mark: int, error: int) -> None:
-        """fdatasync has returned: 0, or its errno, which is the engine's failure."""
-        with self._writing:
-            try:
-                self._journal.end_sync(mark, error)
-            except OSError as failure:
-                self.fail(failure)
-
     # Between memory and RocksDB. Called with `_writing` held, unless they say otherwise.
 
     def _bound_memory(self) -> None:

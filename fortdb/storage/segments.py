@@ -46,12 +46,12 @@ MAKING = "making"
 class Segment:
     """A segment that is open for one use."""
 
-    __slots__ = ("_seed", "descriptor", "last", "path", "position", "salt", "size", "use")
+    __slots__ = ("_descriptor", "_seed", "last", "path", "position", "salt", "size", "use")
 
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
         self.size = size
-        self.descriptor = descriptor
+        self._descriptor = descriptor
         self.use = 0
         self.last = 0
         """The sequence of its last record."""
@@ -81,15 +81,15 @@ class Segment:
     def sync(self) -> None:
         """Return once everything written is on the disk."""
         try:
-            os.fdatasync(self.descriptor)
+            os.fdatasync(self._descriptor)
         except OSError as error:
             raise _named(error, self.path) from error
 
     def close(self) -> None:
         """Idempotent."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def remove(self) -> None:
         """Close it and take it off the disk."""
@@ -98,11 +98,11 @@ class Segment:
 
     def _write(self, parts: list[bytes], position: int) -> None:
         try:
-            written = os.pwritev(self.descriptor, parts, position)
+            written = os.pwritev(self._descriptor, parts, position)
             rest = b"".join(parts)[written:] if written < sum(map(len, parts)) else b""
             while rest:
                 position += written
-                written = os.pwrite(self.descriptor, rest, position)
+                written = os.pwrite(self._descriptor, rest, position)
                 rest = rest[written:]
         except OSError as error:
             raise _named(error, self.path) from error

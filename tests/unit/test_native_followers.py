@@ -93,7 +93,6 @@ class Follower:
         """Let everything go."""
         self.peer.close("done")
         self.leader.close()
-        self.service.close()
         self.service._jobs.shutdown()
         self.engine.close()
         self.loop.close()
