@@ -21,6 +21,7 @@ Bound bound[CLASSES] = {
                 {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",
                  "next_offset", "has_enough", "log"}},
     [LOG] = {"ReplicaLog", {"commit", "memory", "shape", "pending", "writes", "timestamp_ms"}},
+    [RECENT] = {"Recent", {"young"}},
     [LINKS] = {"Links", {"leaders"}},
     [LOG_SHAPE_TYPE] = {"LogShape", {NULL}},
     [PENDING] = {"Pending", {NULL}},

@@ -9,7 +9,7 @@
 #define OPERATION_BYTES 16  /* kind, identified, key and value lengths, expiry: replication/entries.py */
 #define IDENTITY_BYTES 28   /* session, sequence, watermark, reply length */
 
-static PyObject *name_append, *name_began, *name_get, *name_table, *name_frozen, *ok_reply;
+static PyObject *name_append, *name_began, *name_get, *name_table, *name_frozen, *name_recent, *ok_reply;
 
 static int
 names(void)
@@ -21,6 +21,7 @@ names(void)
     name_get = PyUnicode_InternFromString("get");
     name_table = PyUnicode_InternFromString("table");
     name_frozen = PyUnicode_InternFromString("frozen");
+    name_recent = PyUnicode_InternFromString("recent");
     ok_reply = PyErr_Occurred() ? NULL : PyBytes_FromString("+OK\r\n");
     return ok_reply == NULL ? -1 : 0;
 }
@@ -89,6 +90,15 @@ stored_at(PyObject *engine, PyObject *key)
         if (known != NULL || PyErr_Occurred())
             return known;
     }
+    PyObject *recent = PyObject_GetAttr(engine, name_recent), *known = NULL;
+    if (recent == NULL)
+        return NULL;
+    if (is_a(recent, RECENT))
+        known = PyDict_GetItemWithError(slot_of(recent, RECENT, RECENT_YOUNG), key);
+    Py_XINCREF(known);
+    Py_DECREF(recent);
+    if (known != NULL || PyErr_Occurred())
+        return known;
     return PyObject_CallMethodOneArg(engine, name_get, key);
 }
 

@@ -52,6 +52,7 @@ from fortdb.storage.keys import (
     partition_end,
     partition_key,
 )
+from fortdb.storage.recent import Recent
 from fortdb.storage.states import decode_state
 from fortdb.storage.table import Table
 from fortdb.storage.tuning import DATA, EXPIRY, LOG, STATE
@@ -117,6 +118,7 @@ class RocksEngine(Failing):
         self._active = Table()
         self.table: dict[bytes, bytes | None] = self._active.data
         self.frozen: dict[bytes, bytes | None] = {}
+        self.recent = Recent(memtable_bytes // 2)
         self._frozen: Table | None = None  # what `frozen` belongs to; None once all of it is in RocksDB
         self._moved_through = 0  # all batches up to this one are in RocksDB, if not on the disk there
         # Taken in this order. `_writing`: the journal, the active table, and which one is frozen.
@@ -150,11 +152,17 @@ class RocksEngine(Failing):
         if value is _ABSENT:
             value = self.frozen.get(key, _ABSENT)
             if value is _ABSENT:
-                try:
-                    return self._get(key)
-                except Exception as error:  # noqa: BLE001
-                    self.fail(error)
+                return self.recent.get(key) or self._read(key)
         return value  # type: ignore[return-value]  # the one object that it could be is ruled out
+
+    def _read(self, key: bytes) -> bytes | None:
+        try:
+            value = self._get(key)
+        except Exception as error:  # noqa: BLE001
+            self.fail(error)
+        if value is not None:
+            self.recent.keep(key, value)
+        return value
 
     def batch(self) -> RocksBatch:
         """A new, empty batch."""
@@ -237,6 +245,7 @@ class RocksEngine(Failing):
                 self._move_operations_of(frozen)
             elif data := frozen.next_data():
                 self._database.write_data(data)
+                self.recent.forget(data)
             else:
                 self._database.write(frozen.changed_states())
                 self._moved_through = max(self._moved_through, frozen.through)  # an empty table has no batch
@@ -285,6 +294,7 @@ class RocksEngine(Failing):
         with self.guard:
             self._journal.sync()
             self._database.write((DELETE_DATA_RANGE, start, end) for start, end in ranges)
+        self.recent.clear()
         for start, end in ranges:
             self._active.forget_range(start, end)
 
@@ -411,6 +421,7 @@ class RocksEngine(Failing):
         self.refuse_if_failed()
         with self.guard:
             memory = self._cache.get_usage() + self._database.bytes_in_memory() + self._active.size_bytes
+            memory += self.recent.size_bytes + (self._frozen.size_bytes if self._frozen is not None else 0)
             on_disk = _bytes_under(self.path) + _bytes_under(self.path / JOURNAL_DIRECTORY)
         if (frozen := self._frozen) is not None:
             memory += frozen.size_bytes
@@ -513,6 +524,7 @@ class RocksEngine(Failing):
         super().stop_answering()
         self._get = self.refuse
         self.table, self.frozen = {}, {}
+        self.recent.clear()
 
 
 def _offset_at(walk: Walk, partition: int) -> int | None:

@@ -9,6 +9,7 @@ import pytest
 
 from fortdb.errors import DiskFull, StorageFailed
 from fortdb.storage.engine import ReplicaState
+from fortdb.storage.recent import Recent
 from fortdb.storage.rocks import RocksEngine
 from tests.storage.engines import MEBIBYTE, open_engine, wait_until
 
@@ -129,3 +130,39 @@ def test_what_fails_in_another_thread_is_told_by_the_next_call(
     engine = open_engine(tmp_path / "engine")
     assert engine.get(b"\x01a") == b"1"
     engine.close()
+
+
+def test_what_was_read_is_kept_and_what_was_written_since_is_not(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "engine")
+    keys = (b"\x01a", b"\x01gone", b"\x01range")
+    for key in keys:
+        put(engine, key, b"old")
+    assert engine.count(*ALL) == 3  # walks, so it has the table moved
+    assert [engine.get(key) for key in keys] == [b"old"] * 3
+    assert set(engine.recent.young) == set(keys)
+    put(engine, b"\x01a", b"new")
+    batch = engine.batch()
+    batch.delete_data(b"\x01gone")
+    engine.write(batch, sync=True)
+    assert (engine.get(b"\x01a"), engine.get(b"\x01gone")) == (b"new", None)
+    assert engine.count(*ALL) == 2
+    assert (engine.get(b"\x01a"), engine.get(b"\x01gone")) == (b"new", None)
+    batch = engine.batch()
+    batch.delete_data_range(b"\x01range", b"\x01rangf")
+    engine.write(batch, sync=True)
+    assert engine.get(b"\x01range") is None
+    engine.close()
+    with pytest.raises(StorageFailed):
+        engine.get(b"\x01a")
+
+
+def test_what_is_read_again_stays(tmp_path: Path) -> None:
+    recent = Recent(4000)
+    recent.keep(b"often", b"value")
+    for number in range(200):
+        recent.keep(b"%d" % number, b"value")
+        assert recent.get(b"often") == b"value"
+    assert recent.get(b"0") is None
+    assert recent.size_bytes <= 4000 + 200
+    recent.keep(b"large", bytes(9000))
+    assert recent.get(b"large") is None
