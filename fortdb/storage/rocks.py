@@ -421,7 +421,7 @@ class RocksEngine(Failing):
         self.refuse_if_failed()
         with self.guard:
             memory = self._cache.get_usage() + self._database.bytes_in_memory() + self._active.size_bytes
-            memory += self.recent.size_bytes + (self._frozen.size_bytes if self._frozen is not None else 0)
+            memory += self.recent.size_bytes
             on_disk = _bytes_under(self.path) + _bytes_under(self.path / JOURNAL_DIRECTORY)
         if (frozen := self._frozen) is not None:
             memory += frozen.size_bytes

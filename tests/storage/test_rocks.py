@@ -225,6 +225,8 @@ def test_a_callers_mistake_is_no_failure_of_the_storage(tmp_path: Path) -> None:
 
 def test_stats_grow_with_what_is_stored(tmp_path: Path) -> None:
     engine = open_engine(tmp_path / "engine")
+    engine._mover.stop()  # what is written stays in memory until `compact`
+    engine._flusher.stop()
     before = engine.stats()
     batch = engine.batch()
     batch.put_log(1, 1, bytes(4 * MEBIBYTE))
