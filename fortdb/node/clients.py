@@ -56,7 +56,7 @@ class NodeClients:
         try:
             return self._execute(connection, command, args)
         except FortError as error:
-            return error.wire()
+            return self._service.failure_reply(error)
 
     def _execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         tokens = self._service.tokens

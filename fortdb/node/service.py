@@ -32,6 +32,7 @@ from fortdb.errors import (
     NotEnoughReplicas,
     NotLeader,
     OutcomeUnknown,
+    StorageFailed,
     Unavailable,
 )
 from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
@@ -272,7 +273,7 @@ class NodeService:
         try:
             stored = self.engine.get(key)
         except FortError as error:
-            return self._failure(error)
+            return self.failure_reply(error)
         if stored is None:
             reply = NIL
         elif stored and stored[0] == PLAIN:
@@ -423,9 +424,13 @@ class NodeService:
         }
 
     def _fail(self, slot: AnySlot, error: FortError) -> None:
-        slot.complete(self._failure(error))
+        slot.complete(self.failure_reply(error))
 
-    def _failure(self, error: FortError) -> bytes:
+    def failure_reply(self, error: FortError) -> bytes:
+        """The answer that tells an error. Of an engine that failed nobody is told in an answer: the node gives up,
+        and whoever asked asks the next leader."""
+        if isinstance(error, StorageFailed) and self.engine.failure is not None:
+            raise error
         self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1
         return error.wire()
 
@@ -434,7 +439,7 @@ class NodeService:
         try:
             return scan_page(self.engine, hosted.token_ranges, args, now_ms)
         except FortError as error:
-            return error.wire()
+            return self.failure_reply(error)
 
     def _count(self, hosted: Hosted, slot: AnySlot) -> None:
         """Counting walks all keys, so it happens on another thread."""
@@ -476,7 +481,7 @@ class NodeService:
                 raise Unavailable(f"{self.own.name} is still fetching partition {hosted.replica.name}")
             return HANDLERS[command.name](Execution(self.engine.get, {}, wall_ms()), args)
         except FortError as error:
-            return error.wire()
+            return self.failure_reply(error)
 
     # --- the tick --------------------------------------------------------------------------------
 

@@ -121,6 +121,7 @@ def test_a_missing_or_old_python_is_told(tmp_path: Path, python: str, says: str)
         pytest.skip("make is not installed; on Debian or Ubuntu: apt-get install make")
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    shutil.copy(REPOSITORY / "setup.py", tmp_path)
     done = subprocess.run(
         ["make", "up", f"PYTHON={python}"],
         cwd=tmp_path,

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fortdb import limits
-from fortdb.errors import DiskFull
+from fortdb.errors import DiskFull, StorageFailed
 from fortdb.model import Layout, NodeSpec, Partition, PartitionRecord
 from fortdb.native import lane
 from fortdb.net.front import Front
@@ -257,3 +257,18 @@ def test_a_refusal_and_an_async_keyspace_are_for_the_long_way() -> None:
         return refused, made.say(pack([b"SET", b"orders/1", b"1"]) + pack([b"GET", b"orders/1"]))
 
     assert same(story) == (b"-DISKFULL no room\r\n$-1\r\n", b"+OK\r\n$1\r\n1\r\n")
+
+
+def test_of_a_failed_engine_nobody_is_told_in_an_answer() -> None:
+    """The node gives up instead, so that whoever asked asks the next leader."""
+    for in_c in (True, False):
+        for command in ([b"GET", b"a"], [b"GET", b"a", b"STALE"], [b"SET", b"a", b"2"], [b"SCAN", b"0"]):
+            with node(in_c) as made:
+                made.say(pack([b"SET", b"a", b"1"]))
+                with pytest.raises(StorageFailed):
+                    made.engine.fail(Exception("IO error: while testing"))
+                made.client.send(pack(command))
+                with pytest.raises(StorageFailed):
+                    made.turn(5)
+                with pytest.raises(BlockingIOError):
+                    made.client.recv(100)
