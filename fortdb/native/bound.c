@@ -6,7 +6,7 @@ Bound bound[CLASSES] = {
     [LOOP] = {"Loop", {"now_ms", "handlers", "epoll_descriptor", "wakeup"}},
     [OUTBOX] = {"Outbox", {"dirty"}},
     [STREAM] = {"Stream",
-                {"loop", "outbox", "descriptor", "is_open", "unsent_bytes", "queued_bytes", "output", "is_dirty",
+                {"outbox", "descriptor", "is_open", "unsent_bytes", "queued_bytes", "output", "is_dirty",
                  "events", "is_paused", "is_closing", "is_last_output"}},
     [CLIENT] = {"ClientConnection",
                 {"slots", "reply_bytes", "window", "held_bytes", "taken_bytes", "last_active_ms", "tail",

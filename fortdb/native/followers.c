@@ -209,7 +209,9 @@ look_at_all(Append *append, const uint8_t *at, const uint8_t *end)
         return FAILED;
     Outcome outcome = DONE;
     while (outcome == DONE && at < end) {
-        size_t size = end - at < 4 ? SIZE_MAX : number_from(at, 4);
+        if (end - at < 4)
+            return DECLINED;
+        size_t size = number_from(at, 4);
         if (size > (size_t)(end - at - 4))
             return DECLINED;
         outcome = look_at(append, &(Slice){at + 4, size});

@@ -151,6 +151,8 @@ read_plain(PyObject *service, PyObject *leader, PyObject *at, Output *replies)
     else if (!PyErr_Occurred())
         stored = stored_at(slot_of(service, SERVICE, SERVICE_ENGINE), at);
     if (stored == NULL) {
+        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
+            return FAILED;
         PyErr_Clear(); /* if the engine failed, the long way meets that again and words it */
         return DECLINED;
     }

@@ -73,6 +73,8 @@ class Greeting:
         name, incarnation, session = (fields.get(key) for key in ("name", "incarnation", "session"))
         if not (isinstance(name, str) and isinstance(incarnation, str) and isinstance(session, int)):
             raise BadRequest("greeting without name, incarnation or session")
+        if not 0 <= session < 1 << 64:
+            raise BadRequest(f"greeting with session {session}")
         return Greeting(cluster, name, incarnation, session)
 
 

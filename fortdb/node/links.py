@@ -329,7 +329,8 @@ class Links:
             behind = hosted.replica.log.commit
             if hosted.replica.promise(sender, epoch, commit, until_ms):
                 accepted.append((partition, epoch))
-            if hosted.replica.log.commit > behind or hosted.replica.replies:
+            replica = hosted.replica
+            if replica.log.commit > behind or replica.replies or replica.abandoned:
                 service.touch(hosted)
         peer.write(encode(HeartbeatAck(message.sent_ms, accepted)))
 
@@ -379,7 +380,7 @@ class Links:
     def _parse(self, payload: bytes) -> list[bytes]:
         self._reader.feed(payload)
         args = self._reader.gets()
-        if type(args) is not list:
+        if type(args) is not list or not args:
             self._reader = Reader()
             raise BadRequest("frame without a whole command")
         return args

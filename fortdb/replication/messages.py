@@ -322,6 +322,11 @@ class Request(NamedTuple):
     command: bytes
 
 
+def _check_length(body: bytes, head: Struct) -> None:
+    if len(body) < head.size:
+        raise BadRequest(f"frame with a body of {len(body)} bytes, of which {head.size} are the head")
+
+
 def encode_request(partition: int, epoch: int, sequence: int, watermark: int, command: bytes) -> bytes:
     """A `Request` frame."""
     body = _REQUEST.pack(partition, epoch, sequence, watermark)
@@ -329,7 +334,8 @@ def encode_request(partition: int, epoch: int, sequence: int, watermark: int, co
 
 
 def decode_request(body: bytes) -> Request:
-    """A `Request` from the body of its frame."""
+    """A `Request` from the body of its frame. Raises `BadRequest`."""
+    _check_length(body, _REQUEST)
     partition, epoch, sequence, watermark = _REQUEST.unpack_from(body)
     return Request(partition, epoch, sequence, watermark, body[_REQUEST.size :])
 
@@ -341,7 +347,8 @@ def encode_reply(partition: int, epoch: int, sequence: int, status: int, reply: 
 
 
 def decode_reply(body: bytes) -> tuple[int, int, int, int, bytes]:
-    """(partition, epoch, sequence, status, reply)."""
+    """(partition, epoch, sequence, status, reply). Raises `BadRequest`."""
+    _check_length(body, _REPLY)
     partition, epoch, sequence, status = _REPLY.unpack_from(body)
     return partition, epoch, sequence, status, body[_REPLY.size :]
 
@@ -352,7 +359,8 @@ def encode_call(number: int, payload: bytes, kind: Type = Type.CALL) -> bytes:
 
 
 def decode_call(body: bytes) -> tuple[int, bytes]:
-    """(number, payload)."""
+    """(number, payload). Raises `BadRequest`."""
+    _check_length(body, _CALL)
     return _CALL.unpack_from(body)[0], body[_CALL.size :]
 
 

@@ -260,7 +260,9 @@ class RouterService:
     def _heard(self, link: Link, kind: int, body: bytes) -> None:
         if kind == Type.REPLY:
             partition, epoch, sequence, status, reply = decode_reply(body)
-            channel = self.channels[partition]
+            channel = self.channels.get(partition)
+            if channel is None:
+                raise BadRequest(f"a reply about partition {partition}, which the layout does not have")
             if status == Status.DONE:
                 request = channel.answered(epoch, sequence, reply, link)
                 if request is not None:

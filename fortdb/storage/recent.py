@@ -6,7 +6,8 @@ what is read again within a generation stays, at the cost of one dictionary and 
 2Q, Johnson and Shasha 1994, with the simplest of queues).
 
 What is kept is what RocksDB has. Newer values are in the engine's tables, which are asked first, and are
-forgotten here when they are moved (`forget`), before the tables let go of them.
+forgotten here when they are moved (`forget`), before the tables let go of them. So only the thread that
+writes may keep values.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ class RocksEngine(Failing):
     # The hot path.
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under a data key."""
+        """The value under a data key. For the thread that writes: another one might keep what it read before
+        that was written over."""
         value = self.table.get(key, _ABSENT)
         if value is _ABSENT:
             value = self.frozen.get(key, _ABSENT)
@@ -523,8 +524,8 @@ class RocksEngine(Failing):
         """The engine failed or is about to close: the calls of the hot path refuse."""
         super().stop_answering()
         self._get = self.refuse
+        self.recent.clear()  # before the tables: they have the newer values
         self.table, self.frozen = {}, {}
-        self.recent.clear()
 
 
 def _offset_at(walk: Walk, partition: int) -> int | None:

@@ -156,6 +156,30 @@ def test_what_was_read_is_kept_and_what_was_written_since_is_not(tmp_path: Path)
         engine.get(b"\x01a")
 
 
+def test_no_older_value_is_seen_while_an_engine_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(tmp_path / "engine")
+    put(engine, b"\x01a", b"old")
+    assert engine.count(*ALL) == 1 and engine.get(b"\x01a") == b"old"
+    put(engine, b"\x01a", b"new")
+    seen: list[bytes | None] = []
+    clear = Recent.clear
+
+    def clearing(recent: Recent) -> None:
+        seen.append(engine.get(b"\x01a"))  # as another thread might, in the middle
+        clear(recent)
+
+    monkeypatch.setattr(Recent, "clear", clearing)
+    engine.stop_answering()
+    assert seen == [b"new"]
+    with pytest.raises(StorageFailed):
+        engine.get(b"\x01a")
+    monkeypatch.undo()
+    engine.refuses = False
+    engine.close()
+
+
 def test_what_is_read_again_stays(tmp_path: Path) -> None:
     recent = Recent(4000)
     recent.keep(b"often", b"value")

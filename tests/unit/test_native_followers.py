@@ -25,7 +25,7 @@ from fortdb.node.disk import open_replica
 from fortdb.node.service import Hosted, NodeService, Settings
 from fortdb.replication.entries import DELETE, PUT, Operation, RequestId, encode_entry, encode_operation
 from fortdb.replication.epochs import LogShape
-from fortdb.replication.messages import Ack, Align, Append, FrameReader, Query, Type, decode, encode
+from fortdb.replication.messages import FRAME, Ack, Align, Append, FrameReader, Query, Type, decode, encode
 from fortdb.storage.rocks import RocksEngine
 
 pytestmark = pytest.mark.skipif(lane is None, reason="the functions in C were not built")
@@ -137,6 +137,12 @@ def append(previous: int, previous_epoch: int, commit: int, *entries: bytes, epo
     return encode(Append(PARTITION, epoch, previous, previous_epoch, commit, list(entries)))
 
 
+def longer(frame: bytes, more: int) -> bytes:
+    """The same frame with so many bytes more in its body."""
+    size, kind = FRAME.unpack_from(frame)
+    return FRAME.pack(size + more, kind) + frame[FRAME.size :] + bytes(more)
+
+
 ONE = entry(1)
 TWO = entry(2, put(b"\1a", b"\0v"), put(b"\1b", b"\0" * 3000, RequestId(9, 4, 2)), time_ms=9)
 THREE = entry(
@@ -174,6 +180,7 @@ def test_an_epoch_begins_within_an_append() -> None:
         append(1, EPOCH, 1, TWO, TWO),  # the second is not where it says
         append(1, EPOCH, 1, TWO, b""),
         append(1, EPOCH, 1, TWO)[:-1] + b"y",
+        *(longer(append(1, EPOCH, 1, TWO), more) for more in range(1, 6)),
         encode(Append(PARTITION + 1, EPOCH, 1, EPOCH, 1, [TWO])),  # not held here
     ],
 )

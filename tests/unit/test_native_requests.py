@@ -308,7 +308,10 @@ def test_other_frames_keep_their_place() -> None:
     "bad",
     [
         frame(99, b"?"),
+        frame(Type.REQUEST, b"short"),
+        frame(Type.CALL, b"short"),
         encode_request(PARTITION, EPOCH, 2, 1, b""),
+        encode_request(PARTITION, EPOCH, 2, 1, b"*0\r\n"),
         encode_request(PARTITION, EPOCH, 2, 1, b"*2\r\n$3\r\nGET\r\n$1\r\n"),
         encode_request(PARTITION, EPOCH, 2, 3, pack([b"GET", b"a"])),
         encode_request(99, EPOCH, 2, 1, pack([b"GET", b"a"])),
