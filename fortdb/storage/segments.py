@@ -38,7 +38,9 @@ _FIELDS = Struct("<IQQ")
 _RECORD = Struct("<8sIIQQ")
 RECORD_BYTES = _RECORD.size
 _MORE = 1 << 31
-_ZEROS = bytes(1 << 20)
+# A page at a time: what is written in one piece lies in one folio of the page cache, and the kernel counts all of
+# a folio as written (in /proc/PID/io, for cgroups) whenever a page of it is.
+_ZEROS = bytes(4096)
 MAKING = "making"
 """The name of a file that is to be a segment."""
 
