@@ -98,3 +98,11 @@ tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items)
     }
     return made;
 }
+
+int
+append_and_release(PyObject *list, PyObject *item)
+{
+    int result = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return result;
+}

@@ -90,14 +90,6 @@ decode_operation(const uint8_t **at, const uint8_t *end, PyObject **identified)
     return operation;
 }
 
-static int
-append_and_release(PyObject *list, PyObject *item)
-{
-    int result = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return result;
-}
-
 /* The operations of a whole entry as a list, its requests added to `requests` with `offset`; NULL if it is not
  * what its leader made, or with an exception. */
 static PyObject *

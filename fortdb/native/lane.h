@@ -140,6 +140,8 @@ set_flag(PyObject *object, Class cls, int field, int flag)
 /* An instance of a named tuple; the items' references are taken over, also on failure. */
 PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items);
 
+int append_and_release(PyObject *list, PyObject *item); /* the reference is taken over, also on failure */
+
 /* --- the loop (loop.c) ------------------------------------------------------------------------- */
 
 PyObject *lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count);

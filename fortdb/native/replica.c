@@ -205,14 +205,6 @@ put_operation(PyObject *key, PyObject *stored)
     return tuple_of(bound[OPERATION].type, 4, items);
 }
 
-static int
-append_and_release(PyObject *list, PyObject *item)
-{
-    int result = item == NULL ? -1 : PyList_Append(list, item);
-    Py_XDECREF(item);
-    return result;
-}
-
 /* `Leader.propose` of one PUT, but for what is remembered of requests with an id. */
 static int
 propose(PyObject *leader, PyObject *key, PyObject *stored, PyObject *offset, int64_t size, const Identity *identity)
