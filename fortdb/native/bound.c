@@ -1,4 +1,4 @@
-/* How C finds the slots of Python's objects. */
+/* How C finds the slots of Python's objects, and what it does with tuples, lists and queues. */
 #include "lane.h"
 #include <structmember.h>
 
@@ -14,19 +14,33 @@ Bound bound[CLASSES] = {
     [SLOT] = {"Slot", {"connection", "reply"}},
     [TOKENS] = {"TokenMap", {"boundaries", "ids"}},
     [SERVICE] = {"NodeService",
-                 {"loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links"}},
-    [HOSTED] = {"Hosted", {"replica", "held", "serve_until_ms"}},
-    [REPLICA] = {"Replica", {"leading", "epoch", "leader_name", "aligned", "log", "acknowledgements"}},
+                 {"loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links",
+                  "commit_latency", "_to_answer", "_to_apply", "_wall_ms"}},
+    [HOSTED] = {"Hosted",
+                {"replica", "held", "serve_until_ms", "members", "senders", "install", "proposed", "segments"}},
+    [REPLICA] = {"Replica",
+                 {"leading", "epoch", "leader_name", "aligned", "log", "acknowledgements", "partition", "replies",
+                  "abandoned", "installing"}},
     [LEADER] = {"Leader",
                 {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",
-                 "next_offset", "has_enough", "log"}},
-    [LOG] = {"ReplicaLog", {"commit", "memory", "shape", "pending", "writes", "timestamp_ms"}},
+                 "next_offset", "has_enough", "log", "waiting_synced", "outbox", "progress", "node", "epoch",
+                 "in_sync", "transfer_to"}},
+    [LOG] = {"ReplicaLog",
+             {"commit", "memory", "shape", "pending", "writes", "timestamp_ms", "applied", "synced_offset",
+              "memory_is_stale", "state_changed", "_wipe", "_truncate", "_trimmed"}},
     [RECENT] = {"Recent", {"young"}},
-    [LINKS] = {"Links", {"leaders"}},
+    [LINKS] = {"Links", {"leaders", "_followers"}},
     [LOG_SHAPE_TYPE] = {"LogShape", {NULL}},
     [PENDING] = {"Pending", {NULL}},
     [ACK] = {"Ack", {NULL}},
     [REQUEST_ID] = {"RequestId", {NULL}},
+    [IN_SYNC] = {"InSync", {"_members"}},
+    [PHASE] = {"Phase", {NULL}},
+    [PROGRESS] = {"Progress",
+                  {"phase", "next", "match", "incarnation", "_flight", "flight_bytes", "caught_up_ms", "_mark"}},
+    [SEGMENTS] = {"Segments", {"_bytes"}},
+    [BATCH] = {"RocksBatch", {"data", "operations", "states", "_deletes"}},
+    [PROPOSED] = {"Proposed", {NULL}},
     [OPERATION] = {"Operation", {NULL}},
     [WAITER] = {"Waiter", {NULL}},
     [FRAMES] = {"FrameStream", {"other", "tail", "is_special", "way"}},
@@ -105,4 +119,36 @@ append_and_release(PyObject *list, PyObject *item)
     int result = item == NULL ? -1 : PyList_Append(list, item);
     Py_XDECREF(item);
     return result;
+}
+
+/* --- queues: collections.deque ------------------------------------------------------------------------------ */
+
+int
+queue_add(PyObject *queue, PyObject *item)
+{
+    static PyObject *append;
+    if (append == NULL && (append = PyUnicode_InternFromString("append")) == NULL)
+        return -1;
+    PyObject *done = PyObject_CallMethodOneArg(queue, append, item);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+PyObject *
+queue_first(PyObject *queue)
+{
+    PyObject *first = PyObject_Size(queue) > 0 ? PySequence_GetItem(queue, 0) : NULL;
+    Py_XDECREF(first); /* the queue holds it */
+    return first;
+}
+
+int
+queue_pop(PyObject *queue)
+{
+    static PyObject *popleft;
+    if (popleft == NULL && (popleft = PyUnicode_InternFromString("popleft")) == NULL)
+        return -1;
+    PyObject *item = PyObject_CallMethodNoArgs(queue, popleft);
+    Py_XDECREF(item);
+    return item == NULL ? -1 : 0;
 }

@@ -1,4 +1,4 @@
-/* The short way of replication: entries from a leader into a follower's log, and what followers acknowledge.
+/* The short way of replication, the follower's side: entries from a leader into the log.
  *
  * As `Links._heard_leader` with `Replica.heard_append`, for a follower that is aligned with this very leader in
  * this epoch, and entries that are whole and follow its log. An APPEND is looked at wholly before anything is
@@ -9,7 +9,6 @@
 #define ENTRY_HEAD_BYTES 28     /* checksum, epoch, offset, time: entries.py */
 #define OPERATION_HEAD_BYTES 16 /* kind, identified, lengths, expiry */
 #define IDENTITY_BYTES 28       /* session, sequence, watermark, length of the reply */
-#define ACK_BYTES 18            /* partition, epoch, offset */
 
 /* --- checksums: CRC-32 as zlib's, eight bytes at a time ------------------------------------------ */
 
@@ -31,7 +30,7 @@ make_crc_table(void)
         }
 }
 
-static uint32_t
+uint32_t
 crc32_of(const uint8_t *at, size_t size)
 {
     uint32_t sum = 0xFFFFFFFFu;
@@ -220,9 +219,8 @@ add_entries(Append *append)
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(append->entries); at++) {
         PyObject *pending = PyList_GET_ITEM(append->entries, at);
         PyObject *write = PyTuple_GetSlice(pending, 0, 2);
-        PyObject *done = PyObject_CallMethod(slot_of(log, LOG, LOG_PENDING), "append", "(O)", pending);
-        Py_XDECREF(done);
-        if (append_and_release(slot_of(log, LOG, LOG_WRITES), write) < 0 || done == NULL)
+        if (append_and_release(slot_of(log, LOG, LOG_WRITES), write) < 0
+            || queue_add(slot_of(log, LOG, LOG_PENDING), pending) < 0)
             return -1;
     }
     PyObject *const items[] = {Py_NewRef(PyTuple_GET_ITEM(shape, 0)), Py_NewRef(PyTuple_GET_ITEM(shape, 1)),
@@ -289,34 +287,4 @@ hear_append(FrameTurn *turn, const Frame *frame)
     Py_XDECREF(append.entries);
     Py_XDECREF(append.requests);
     return outcome == DECLINED && PyErr_Occurred() ? FAILED : outcome;
-}
-
-/* --- ACK -------------------------------------------------------------------------------------------- */
-
-static Outcome
-heard(FrameTurn *turn, const Frame *frame)
-{
-    const uint8_t *at = frame->body;
-    PyObject *other = slot_of(turn->stream, FRAMES, FRAMES_OTHER);
-    if (frame->type != TYPE_ACK || frame->end - at != ACK_BYTES || !is_a(other, GREETING))
-        return DECLINED;
-    PyObject *done = PyObject_CallMethod(
-        slot_of(turn->service, SERVICE, SERVICE_LINKS), "heard_ack", "OIKK", slot_of(other, GREETING, GREETING_NAME),
-        (unsigned int)number_from(at, 2), (unsigned long long)number_from(at + 2, 8),
-        (unsigned long long)number_from(at + 10, 8));
-    Py_XDECREF(done);
-    return done == NULL ? FAILED : DONE;
-}
-
-/* hear_follower(stream, service, nothing) -> whether the stream was looked after. */
-PyObject *
-lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    static const Class needed[] = {LOOP, OUTBOX, STREAM, FRAMES, GREETING, SERVICE, LINKS};
-    if (!all_bound(needed, 7))
-        return NULL;
-    if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], SERVICE))
-        return PyErr_Format(PyExc_TypeError, "hear_follower(stream, service, nothing)");
-    FrameTurn turn = {.stream = args[0], .service = args[1], .types = 1u << TYPE_ACK};
-    return frame_turn(&turn, slot_of(args[1], SERVICE, SERVICE_LOOP), heard);
 }

@@ -84,9 +84,7 @@ work(FrameTurn *turn, const uint8_t *at, const uint8_t *end, Outcome (*heard)(Fr
 static int
 note_arrival(FrameTurn *turn, PyObject *loop)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    turn->now_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    turn->now_s = steady_s();
     turn->now_ms = steady_ms();
     return set_number(loop, LOOP, LOOP_NOW_MS, turn->now_ms);
 }

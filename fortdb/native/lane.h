@@ -19,13 +19,15 @@
 #define FRAME_BYTES_MAX (64 * 1024 * 1024)
 #define PEER_OUTPUT_BYTES (16 * 1024 * 1024)
 #define CHANNEL_REQUESTS_MAX 20000
+#define FLIGHT_BYTES_MAX (8 * 1024 * 1024)
+#define LOG_SEGMENT_BYTES (4 * 1024 * 1024)
 
 /* --- bound classes: a slot of an instance is found at an offset (bound.c) ---------------------- */
 
 typedef enum {
     LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, LOG,
     OPERATION, WAITER, FRAMES, GREETING, REQUEST_SLOT, MEMORY, SESSION, LINK, ROUTER, CHANNEL, UNANSWERED, LATENCY,
-    RECENT, LINKS, LOG_SHAPE_TYPE, PENDING, ACK, REQUEST_ID,
+    RECENT, LINKS, LOG_SHAPE_TYPE, PENDING, ACK, REQUEST_ID, IN_SYNC, PHASE, PROGRESS, SEGMENTS, BATCH, PROPOSED,
     CLASSES
 } Class;
 
@@ -43,18 +45,34 @@ enum { SLOT_CONNECTION, SLOT_REPLY };
 enum { TOKENS_BOUNDARIES, TOKENS_IDS };
 enum {
     SERVICE_LOOP, SERVICE_TOKENS, SERVICE_HOSTED, SERVICE_ENGINE, SERVICE_REFUSAL, SERVICE_ASYNC_PREFIXES,
-    SERVICE_TOUCHED, SERVICE_LINKS
+    SERVICE_TOUCHED, SERVICE_LINKS, SERVICE_COMMIT_LATENCY, SERVICE_TO_ANSWER, SERVICE_TO_APPLY, SERVICE_WALL_MS
 };
-enum { HOSTED_REPLICA, HOSTED_HELD, HOSTED_SERVE_UNTIL_MS };
 enum {
-    REPLICA_LEADING, REPLICA_EPOCH, REPLICA_LEADER_NAME, REPLICA_ALIGNED, REPLICA_LOG, REPLICA_ACKNOWLEDGEMENTS
+    HOSTED_REPLICA, HOSTED_HELD, HOSTED_SERVE_UNTIL_MS, HOSTED_MEMBERS, HOSTED_SENDERS, HOSTED_INSTALL,
+    HOSTED_PROPOSED, HOSTED_SEGMENTS
+};
+enum {
+    REPLICA_LEADING, REPLICA_EPOCH, REPLICA_LEADER_NAME, REPLICA_ALIGNED, REPLICA_LOG, REPLICA_ACKNOWLEDGEMENTS,
+    REPLICA_PARTITION, REPLICA_REPLIES, REPLICA_ABANDONED, REPLICA_INSTALLING
 };
 enum {
     LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS, LEADER_PROPOSAL_BYTES,
-    LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG
+    LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG, LEADER_WAITING_SYNCED,
+    LEADER_OUTBOX, LEADER_PROGRESS, LEADER_NODE, LEADER_EPOCH, LEADER_IN_SYNC, LEADER_TRANSFER_TO
 };
-enum { LOG_COMMIT, LOG_MEMORY, LOG_SHAPE, LOG_PENDING, LOG_WRITES, LOG_TIMESTAMP_MS };
-enum { LINKS_LEADERS };
+enum {
+    LOG_COMMIT, LOG_MEMORY, LOG_SHAPE, LOG_PENDING, LOG_WRITES, LOG_TIMESTAMP_MS, LOG_APPLIED, LOG_SYNCED_OFFSET,
+    LOG_MEMORY_IS_STALE, LOG_STATE_CHANGED, LOG_WIPE, LOG_TRUNCATE, LOG_TRIMMED
+};
+enum { SHAPE_BASE_OFFSET, SHAPE_BASE_EPOCH, SHAPE_EPOCHS, SHAPE_LAST_OFFSET }; /* items of a tuple */
+enum { IN_SYNC_MEMBERS };
+enum {
+    PROGRESS_PHASE, PROGRESS_NEXT, PROGRESS_MATCH, PROGRESS_INCARNATION, PROGRESS_FLIGHT, PROGRESS_FLIGHT_BYTES,
+    PROGRESS_CAUGHT_UP_MS, PROGRESS_MARK
+};
+enum { SEGMENTS_BYTES };
+enum { BATCH_DATA, BATCH_OPERATIONS, BATCH_STATES, BATCH_DELETES };
+enum { LINKS_LEADERS, LINKS_FOLLOWERS };
 enum { RECENT_YOUNG };
 enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL, FRAMES_WAY };
 enum { GREETING_SESSION, GREETING_NAME };
@@ -70,7 +88,7 @@ enum {
 };
 enum { LATENCY_BOUNDS_S, LATENCY_COUNTS, LATENCY_SUM_S };
 
-#define FIELDS_MAX 16
+#define FIELDS_MAX 18
 
 typedef struct {
     const char *name;               /* of the Python class */
@@ -135,12 +153,17 @@ set_flag(PyObject *object, Class cls, int field, int flag)
     set_slot(object, cls, field, Py_NewRef(flag ? Py_True : Py_False));
 }
 
-#define PUT 1 /* the kind of an operation that puts, entries.py */
+#define PUT 1 /* kinds of operations, entries.py */
+#define DELETE 2
 
 /* An instance of a named tuple; the items' references are taken over, also on failure. */
 PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items);
 
 int append_and_release(PyObject *list, PyObject *item); /* the reference is taken over, also on failure */
+
+int queue_add(PyObject *queue, PyObject *item); /* at the end of a deque */
+PyObject *queue_first(PyObject *queue);         /* borrowed; NULL if it is empty, or with an exception */
+int queue_pop(PyObject *queue);                 /* drops the first */
 
 /* --- the loop (loop.c) ------------------------------------------------------------------------- */
 
@@ -153,6 +176,15 @@ steady_ms(void)
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* As perf_counter() */
+static inline double
+steady_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 /* What became of a request: done, left to the Python code untouched, or failed with an exception. */
@@ -222,10 +254,7 @@ PyObject *lane_flush(PyObject *module, PyObject *streams);
 
 PyObject *new_slot(PyObject *connection);     /* as ClientConnection.slot */
 int complete(PyObject *slot, PyObject *reply); /* as `complete` of whatever slot it is */
-PyObject *lane_complete(PyObject *module, PyObject *waiters);
-PyObject *lane_take(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *lane_apply(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *lane_forget(PyObject *module, PyObject *const *args, Py_ssize_t count);
+int observe(PyObject *latency, double seconds); /* as LatencyHistogram.observe */
 
 /* --- clients (front.c) ------------------------------------------------------------------------------ */
 
@@ -292,8 +321,8 @@ void put_reply_head(char *to, uint64_t partition, uint64_t epoch, uint64_t seque
 
 /* --- followers (followers.c) --------------------------------------------------------------------------- */
 
+uint32_t crc32_of(const uint8_t *at, size_t size); /* as zlib's */
 Outcome hear_append(FrameTurn *turn, const Frame *frame); /* as a frame of a node's peer */
-PyObject *lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- answers to routers (requests.c) --------------------------------------------------------------------- */
 
@@ -303,9 +332,27 @@ typedef struct {
     Output output;
 } Bundle;
 
-int bundle_reply(Bundle *bundle, PyObject *slot, PyObject *reply); /* as RequestSlot.complete */
-int bundle_end(Bundle *bundle);                                    /* writes the last of it */
-void bundle_drop(Bundle *bundle);                                  /* after an exception */
+int bundle_complete(Bundle *bundle, PyObject *slot, PyObject *reply); /* as `complete` of whatever slot it is */
+int bundle_end(Bundle *bundle, int result); /* writes the last of it, if `result` is 0; returns the result */
+
+/* --- leaders (leader.c) ------------------------------------------------------------------------------------ */
+
+typedef enum { STREAMING, IN_SNAPSHOT } FollowerPhase;
+
+int is_in_phase(PyObject *progress, FollowerPhase phase);
+int64_t last_offset(PyObject *log);
+PyObject *members_of(PyObject *leader); /* of the maximal ISR; borrowed */
+int64_t commit_with(PyObject *leader, int64_t own);
+int advance_commit(PyObject *leader);
+int answer(PyObject *service, PyObject *hosted, PyObject *leader, Bundle *bundle);
+PyObject *lane_give_answers(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* --- the tick (tick.c) --------------------------------------------------------------------------------------- */
+
+PyObject *lane_send_entries(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_write_replicas(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */
 

@@ -7,13 +7,14 @@ static PyMethodDef methods[] = {
      "turn(loop, timeout_ms): wait for descriptors, and wake whom they concern."},
     {"hash_of", lane_hash_of, METH_O, "hash_of(key): the key's token as bytes."},
     {"flush", lane_flush, METH_O, "flush(streams): send what has collected."},
-    {"complete", lane_complete, METH_O, "complete(waiters): give each of (offset, slot, reply) its reply."},
-    {"take", (PyCFunction)(void (*)(void))lane_take, METH_FASTCALL,
-     "take(waiting, offset, into): move the waiters up to an offset from a deque to a list."},
-    {"apply", (PyCFunction)(void (*)(void))lane_apply, METH_FASTCALL,
-     "apply(data, operations): put what does not expire; how many operations that were."},
-    {"forget", (PyCFunction)(void (*)(void))lane_forget, METH_FASTCALL,
-     "forget(overlay, operations, offset): the effects of that entry are in the data now."},
+    {"send_entries", (PyCFunction)(void (*)(void))lane_send_entries, METH_FASTCALL,
+     "send_entries(service, touched): seal what was proposed, and send it to the followers."},
+    {"write_replicas", (PyCFunction)(void (*)(void))lane_write_replicas, METH_FASTCALL,
+     "write_replicas(service, batch, touched): put what each wants written into the batch."},
+    {"go_on", (PyCFunction)(void (*)(void))lane_go_on, METH_FASTCALL,
+     "go_on(service, touched, written): it is on the disk; tell everybody who waits for that."},
+    {"give_answers", (PyCFunction)(void (*)(void))lane_give_answers, METH_FASTCALL,
+     "give_answers(service, hosted): give what the acknowledgements that have come allow."},
     {"receive", (PyCFunction)(void (*)(void))lane_receive, METH_FASTCALL,
      "receive(connection, service, counts): read from a client, and execute what is plain."},
     {"hear_requests", (PyCFunction)(void (*)(void))lane_hear_requests, METH_FASTCALL,
@@ -44,7 +45,7 @@ PyInit__native(void)
     if (ADD(KEY_BYTES_MAX) < 0 || ADD(RECEIVE_BYTES) < 0 || ADD(OUTPUT_SOFT_BYTES) < 0
         || ADD(INPUT_SOFT_BYTES) < 0 || ADD(PENDING_COMMANDS_MAX) < 0 || ADD(ENTRY_BYTES_MAX) < 0
         || ADD(UNCOMMITTED_BYTES_MAX) < 0 || ADD(FRAME_BYTES_MAX) < 0 || ADD(PEER_OUTPUT_BYTES) < 0
-        || ADD(CHANNEL_REQUESTS_MAX) < 0) {
+        || ADD(CHANNEL_REQUESTS_MAX) < 0 || ADD(FLIGHT_BYTES_MAX) < 0 || ADD(LOG_SEGMENT_BYTES) < 0) {
         Py_DECREF(module);
         return NULL;
     }

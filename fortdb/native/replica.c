@@ -9,15 +9,13 @@
 #define OPERATION_BYTES 16  /* kind, identified, key and value lengths, expiry: replication/entries.py */
 #define IDENTITY_BYTES 28   /* session, sequence, watermark, reply length */
 
-static PyObject *name_append, *name_began, *name_get, *name_table, *name_frozen, *name_recent, *ok_reply;
+static PyObject *name_get, *name_table, *name_frozen, *name_recent, *ok_reply;
 
 static int
 names(void)
 {
     if (ok_reply != NULL)
         return 0;
-    name_append = PyUnicode_InternFromString("append");
-    name_began = PyUnicode_InternFromString("began");
     name_get = PyUnicode_InternFromString("get");
     name_table = PyUnicode_InternFromString("table");
     name_frozen = PyUnicode_InternFromString("frozen");
@@ -269,16 +267,17 @@ await_commit(PyObject *service, PyObject *hosted, PyObject *leader, PyObject *of
     PyObject *waiter = tuple_of(bound[WAITER].type, 3, items);
     if (waiter == NULL)
         return -1;
-    PyObject *done = PyObject_CallMethodOneArg(slot_of(leader, LEADER, LEADER_WAITING), name_append, waiter);
+    int result = queue_add(slot_of(leader, LEADER, LEADER_WAITING), waiter);
     Py_DECREF(waiter);
-    Py_XDECREF(done);
-    if (done == NULL)
+    if (result < 0)
         return -1;
     if (PyList_GET_SIZE(slot_of(leader, LEADER, LEADER_PROPOSAL)) > 1)
         return 0; /* the first of the entry has seen to it */
-    done = PyObject_CallMethodOneArg(hosted, name_began, offset);
-    Py_XDECREF(done);
-    if (done == NULL)
+    PyObject *const moment[] = {PyFloat_FromDouble(steady_s()), Py_NewRef(offset)};
+    PyObject *proposed = tuple_of(bound[PROPOSED].type, 2, moment);
+    result = proposed == NULL ? -1 : queue_add(slot_of(hosted, HOSTED, HOSTED_PROPOSED), proposed);
+    Py_XDECREF(proposed);
+    if (result < 0)
         return -1;
     return PyDict_SetItem(slot_of(service, SERVICE, SERVICE_TOUCHED), hosted, Py_None);
 }

@@ -217,22 +217,18 @@ lane_hear_requests(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* --- replies to writes ------------------------------------------------------------------------------------- */
 
-void
-bundle_drop(Bundle *bundle)
+int
+bundle_end(Bundle *bundle, int result)
 {
+    if (result == 0 && bundle->peer != NULL)
+        result = output_write(&bundle->output, bundle->peer);
     output_free(&bundle->output);
     Py_CLEAR(bundle->peer);
-}
-
-int
-bundle_end(Bundle *bundle)
-{
-    int result = bundle->peer == NULL ? 0 : output_write(&bundle->output, bundle->peer);
-    bundle_drop(bundle);
     return result;
 }
 
-int
+/* As RequestSlot.complete */
+static int
 bundle_reply(Bundle *bundle, PyObject *slot, PyObject *reply)
 {
     PyObject *peer = slot_of(slot, REQUEST_SLOT, REQUEST_SLOT_PEER);
@@ -253,4 +249,11 @@ bundle_reply(Bundle *bundle, PyObject *slot, PyObject *reply)
     memcpy(to + head, PyBytes_AS_STRING(reply), size);
     bundle->output.size += head + size;
     return 0;
+}
+
+int
+bundle_complete(Bundle *bundle, PyObject *slot, PyObject *reply)
+{
+    int is_of_router = Py_TYPE(slot) == bound[REQUEST_SLOT].type && PyBytes_CheckExact(reply);
+    return is_of_router ? bundle_reply(bundle, slot, reply) : complete(slot, reply);
 }

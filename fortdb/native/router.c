@@ -46,13 +46,11 @@ note_moments(Sending *sending)
 {
     if (sending->began != NULL)
         return 0;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now); /* as perf_counter() */
     int64_t within_ms = number_at(sending->turn.service, ROUTER, ROUTER_DEADLINE_MS);
     sending->deadline = PyLong_FromLongLong(sending->turn.now_ms + within_ms);
     if (sending->deadline == NULL)
         return -1;
-    sending->began = PyFloat_FromDouble((double)now.tv_sec + (double)now.tv_nsec * 1e-9);
+    sending->began = PyFloat_FromDouble(steady_s());
     return sending->began == NULL ? -1 : 0;
 }
 
@@ -173,27 +171,6 @@ lane_send_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
 }
 
 /* --- replies ------------------------------------------------------------------------------------------- */
-
-/* `LatencyHistogram.observe` */
-static int
-observe(PyObject *latency, double seconds)
-{
-    if (!is_a(latency, LATENCY))
-        return 0;
-    PyObject *bounds = slot_of(latency, LATENCY, LATENCY_BOUNDS_S), *counts = slot_of(latency, LATENCY, LATENCY_COUNTS);
-    Py_ssize_t at = 0, size = PyTuple_GET_SIZE(bounds);
-    while (at < size && PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(bounds, at)) < seconds)
-        at++;
-    PyObject *count = PyLong_FromLongLong(PyLong_AsLongLong(PyList_GET_ITEM(counts, at)) + 1);
-    PyObject *sum = PyFloat_FromDouble(PyFloat_AS_DOUBLE(slot_of(latency, LATENCY, LATENCY_SUM_S)) + seconds);
-    if (count == NULL || sum == NULL) {
-        Py_XDECREF(count);
-        Py_XDECREF(sum);
-        return -1;
-    }
-    set_slot(latency, LATENCY, LATENCY_SUM_S, sum);
-    return PyList_SetItem(counts, at, count);
-}
 
 /* The channel (borrowed) of a partition, if the reply comes from the leader that it sends to, of the epoch in
  * which it sends. */

@@ -16,7 +16,7 @@ from fortdb.limits import (
     LOG_SEGMENTS_KEPT,
     LOG_SEGMENTS_MAX,
 )
-from fortdb.native import lane
+from fortdb.native import bind
 from fortdb.replication.entries import DELETE, PUT, decode_entry, entry_timestamp
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
@@ -37,6 +37,8 @@ def data_ranges(token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, .
 
 class Segments:
     """How much log a replica has written since which offset, to decide where to trim its head."""
+
+    __slots__ = ("_bytes", "_ends")
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -60,6 +62,9 @@ class Segments:
         ):
             target = self._ends.popleft()
         return target
+
+
+bind(Segments)
 
 
 def open_replica(
@@ -178,11 +183,8 @@ def wipe_replica(batch: Batch, partition: int, ranges: tuple[DataRange, ...]) ->
 
 
 def _apply(batch: Batch, partition: int, pending: Pending) -> None:
-    operations = pending.operations
-    if lane is not None:
-        operations = operations[lane.apply(batch.data, operations) :]
     put_data = batch.put_data
-    for kind, key, value, expiry_ms in operations:
+    for kind, key, value, expiry_ms in pending.operations:
         if kind == PUT:
             put_data(key, value)
             if expiry_ms:

@@ -105,7 +105,7 @@ class CallSlot(NamedTuple):
 class Links:
     """All connections of a node but its clients'."""
 
-    __slots__ = ("__dict__", "leaders")
+    __slots__ = ("__dict__", "_followers", "leaders")
 
     def __init__(self, service: NodeService) -> None:
         self._service = service

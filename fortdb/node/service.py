@@ -59,12 +59,12 @@ from fortdb.protocol.arguments import ends_with_acknowledgement
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
 from fortdb.replication.entries import Kind, Operation, RequestId
-from fortdb.replication.leader import Leader, Waiter
+from fortdb.replication.leader import Leader
 from fortdb.replication.log import Pending
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
-from fortdb.storage.engine import Engine
+from fortdb.storage.engine import Batch, Engine
 from fortdb.storage.values import PLAIN, expiry_of
 
 log = structlog.get_logger(__name__)
@@ -121,6 +121,9 @@ class Proposed(NamedTuple):
     offset: int
 
 
+bind(Proposed)
+
+
 class Hosted:
     """A replica and what this node keeps beside its state machine."""
 
@@ -146,7 +149,7 @@ class Hosted:
         self.segments = Segments()
         self.held: deque[Held] = deque()
         self.serve_until_ms = 0  # requests are executed before this moment
-        self.members: frozenset[tuple[str, str]] = frozenset()  # whose promises that rests upon
+        self.members: tuple[tuple[str, str], ...] = ()  # whose promises that rests upon
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
         self.proposed: deque[Proposed] = deque()  # entries that wait for a commit
@@ -163,20 +166,12 @@ class Hosted:
 bind(Hosted)
 
 
-def _complete_each(waiters: list[Waiter]) -> None:
-    """Give each waiter its reply."""
-    for _, slot, reply in waiters:
-        slot.complete(reply)
-
-
-_complete = _complete_each if lane is None else lane.complete
-
-
 class NodeService:
     """The node's replicas and their tick. `Control` feeds it records, `Links` messages."""
 
     __slots__ = (
         *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links"),
+        *("commit_latency", "_to_answer", "_to_apply", "_wall_ms"),
     )
 
     def __init__(
@@ -494,8 +489,7 @@ class NodeService:
             touched = list(self.touched | self._to_apply)
             self.touched.clear()
             self._to_apply.clear()
-            for hosted in touched:
-                self._send_entries(hosted)
+            self._send_all_entries(touched)
             self.outbox.flush()  # followers write while this node does
             self._write(touched)
             self.tick_latency.observe(perf_counter() - began_s)
@@ -503,11 +497,21 @@ class NodeService:
         self._wall_ms = wall_ms()
 
     def _give_answers(self) -> None:
-        for hosted in self._to_answer:
-            leader = hosted.replica.leading
-            if leader is not None:
-                self._answer(hosted, leader)
+        waiting = list(self._to_answer)
         self._to_answer.clear()
+        if lane is not None:
+            lane.give_answers(self, waiting)
+            return
+        for hosted in waiting:
+            if (leader := hosted.replica.leading) is not None:
+                self._answer(hosted, leader)
+
+    def _send_all_entries(self, touched: list[Hosted]) -> None:
+        if lane is not None:
+            lane.send_entries(self, touched)
+            return
+        for hosted in touched:
+            self._send_entries(hosted)
 
     def _send_entries(self, hosted: Hosted) -> None:
         replica = hosted.replica
@@ -538,21 +542,27 @@ class NodeService:
 
     def _write(self, touched: list[Hosted]) -> None:
         batch = self.engine.batch()
-        must_sync = False
-        applied = []
-        for hosted in touched:
-            changed, taken = write_replica(batch, hosted.replica, hosted.ranges, hosted.segments)
-            if hosted.install is not None:
-                hosted.install.write(batch, hosted.replica.partition)
-            must_sync |= changed
-            applied.append(taken)
+        if lane is None:
+            written = [self._write_replica(batch, hosted) for hosted in touched]
+        else:
+            written = lane.write_replicas(self, batch, touched)
+        must_sync = any(changed for changed, _ in written)
         if not batch.is_empty():
             began_s = perf_counter()
             self.engine.write(batch, must_sync)
             if must_sync:
                 self.sync_latency.observe(perf_counter() - began_s)
-        for hosted, taken in zip(touched, applied, strict=True):
+        if lane is not None:
+            lane.go_on(self, touched, written)
+            return
+        for hosted, (_, taken) in zip(touched, written, strict=True):
             self._go_on(hosted, taken)
+
+    def _write_replica(self, batch: Batch, hosted: Hosted) -> tuple[bool, list[Pending]]:
+        written = write_replica(batch, hosted.replica, hosted.ranges, hosted.segments)
+        if hosted.install is not None:
+            hosted.install.write(batch, hosted.replica.partition)
+        return written
 
     def _go_on(self, hosted: Hosted, taken: list[Pending]) -> None:
         """What a replica wrote is on the disk: tell everybody who waits for that."""
@@ -585,9 +595,8 @@ class NodeService:
         )
 
     def _answer(self, hosted: Hosted, leader: Leader) -> None:
-        answers = leader.take_answers()
-        if answers:
-            _complete(answers)
+        for _, slot, reply in leader.take_answers():
+            slot.complete(reply)
         proposed, commit = hosted.proposed, leader.log.commit
         if proposed and proposed[0].offset <= commit:
             now_s = perf_counter()

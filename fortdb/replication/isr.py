@@ -22,27 +22,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fortdb.model import PartitionRecord
+from fortdb.native import bind
 
 
 class InSync:
     """The leader's view of its partition's ISR: one committed record, at most one proposed."""
 
+    __slots__ = ("_members", "proposed", "record")
+
     def __init__(self, record: PartitionRecord) -> None:
         self.record = record
         self.proposed: PartitionRecord | None = None
-        self._members: frozenset[tuple[str, str]] | None = None  # of these two; asked for all the time
+        self._members: tuple[tuple[str, str], ...] | None = None  # of these two; asked for all the time
 
     @property
     def committed(self) -> Mapping[str, str]:
         """The ISR that the coordination store is known to hold."""
         return self.record.isr
 
-    def members(self) -> frozenset[tuple[str, str]]:
-        """(node, incarnation) of everyone in the maximal ISR."""
+    def members(self) -> tuple[tuple[str, str], ...]:
+        """(node, incarnation) of everyone in the maximal ISR, the same tuple until something changes."""
         members = self._members
         if members is None:
             proposed = self.proposed.isr.items() if self.proposed is not None else ()
-            members = self._members = frozenset((*self.record.isr.items(), *proposed))
+            members = self._members = tuple({*self.record.isr.items(), *proposed})
         return members
 
     def propose_isr(self, isr: Mapping[str, str], is_alone: bool) -> PartitionRecord:
@@ -78,3 +81,6 @@ class InSync:
         self.proposed = record
         self._members = None
         return record
+
+
+bind(InSync)

@@ -23,7 +23,7 @@ from fortdb.limits import (
     FLIGHT_BYTES_MAX,
 )
 from fortdb.model import PartitionRecord
-from fortdb.native import bind, lane
+from fortdb.native import bind
 from fortdb.replication.entries import (
     FORGET,
     Operation,
@@ -411,24 +411,19 @@ class Leader:
         )
 
 
-def _take_waiters(waiting: deque[Waiter], offset: int, into: list[Waiter]) -> None:
+def _take(waiting: deque[Waiter], offset: int, into: list[Waiter]) -> None:
     """Move the waiters up to `offset` from a queue to a list."""
     while waiting and waiting[0].offset <= offset:
         into.append(waiting.popleft())
 
 
-def _forget_effects(
-    overlay: dict[bytes, tuple[Operation, int]], operations: list[Operation], offset: int
-) -> None:
+def _forget(overlay: dict[bytes, tuple[Operation, int]], operations: list[Operation], offset: int) -> None:
     """The effects of the entry at `offset` are in the data now."""
     for _, key, _, _ in operations:
         known = overlay.get(key)
         if known is not None and known[1] == offset:
             del overlay[key]
 
-
-_take = _take_waiters if lane is None else lane.take
-_forget = _forget_effects if lane is None else lane.forget
 
 bind(Waiter)
 bind(Leader)

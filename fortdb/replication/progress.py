@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
+from fortdb.native import bind
+
 
 class Phase(Enum):
     """How a follower is fed."""
@@ -14,6 +16,9 @@ class Phase(Enum):
     SNAPSHOT = "snapshot"  # the log does not reach back far enough: gets the data
     INSTALL = "install"  # has been sent all the data: entries follow when it is on its disk
     DOWN = "down"  # no connection
+
+
+bind(Phase)
 
 
 class Progress:
@@ -95,3 +100,6 @@ class Progress:
             self._mark = None
         if self._mark is None:
             self._mark = (last_offset, now_ms)
+
+
+bind(Progress)

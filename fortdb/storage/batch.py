@@ -18,6 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
+from fortdb.native import bind
 from fortdb.storage.engine import ReplicaState
 from fortdb.storage.keys import expiry_prefix, log_key, partition_end, partition_key
 from fortdb.storage.states import encode_state
@@ -136,6 +137,9 @@ class RocksBatch:
                 *values,
             )
         )
+
+
+bind(RocksBatch)
 
 
 def decode_batch(stored: bytes) -> Iterator[Operation]:

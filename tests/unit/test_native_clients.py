@@ -86,7 +86,7 @@ class Node:
             self.loop.tick_again()
             with pytest.MonkeyPatch.context() as patch:
                 if not self.in_c:
-                    patch.setattr(service_module, "_complete", service_module._complete_each)
+                    patch.setattr(service_module, "lane", None)
                 self.loop.run(self._tick)
 
     def _tick(self) -> None:
