@@ -222,6 +222,7 @@ void output_free(Output *output);
 
 void token_bytes(const uint8_t *key, size_t size, uint8_t token[8]);
 PyObject *lane_hash_of(PyObject *module, PyObject *key);
+PyObject *lane_hash_portably(PyObject *module, PyObject *key);
 
 /* --- requests (resp.c) ----------------------------------------------------------------------- */
 
@@ -353,6 +354,10 @@ PyObject *lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t
 PyObject *lane_send_entries(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_write_replicas(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* --- batches (batch.c) --------------------------------------------------------------------------------------- */
+
+PyObject *lane_encode_batch(PyObject *module, PyObject *batch);
 
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from fortdb.native import bind
+from fortdb.native import bind, lane
 from fortdb.storage.engine import ReplicaState
 from fortdb.storage.keys import expiry_prefix, log_key, partition_end, partition_key
 from fortdb.storage.states import encode_state
@@ -104,6 +104,8 @@ class RocksBatch:
 
     def encode(self) -> bytes:
         """The batch's form in the journal."""
+        if lane is not None and not self.ranges:
+            return lane.encode_batch(self)  # type: ignore[no-any-return]
         kinds = bytearray()
         keys: list[bytes] = []
         values: list[bytes] = []

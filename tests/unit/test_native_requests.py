@@ -47,7 +47,7 @@ SETTINGS = Settings(3_000, 100, 1_000, 3_000, 1_000, 1)
 
 
 def test_bounds_in_c_are_those_of_python() -> None:
-    for name in ("FRAME_BYTES_MAX", "PEER_OUTPUT_BYTES", "CHANNEL_REQUESTS_MAX", "FLIGHT_BYTES_MAX"):
+    for name in ("FRAME_BYTES_MAX", "PEER_OUTPUT_BYTES", "CHANNEL_REQUESTS_MAX"):
         assert getattr(lane, name) == getattr(limits, name)
 
 
