@@ -1,8 +1,9 @@
 """FortDB's own program with one rule of replication broken, to see that the torture finds it:
 
-    python -m tests.torture.planted NAME node --config FILE
+    FORTDB_NATIVE=0 python -m tests.torture.planted NAME node --config FILE
 
-Each plant replaces one function of the process that it starts. The product knows nothing of it.
+Each plant replaces one function of the process that it starts. The product knows nothing of it; C would go its own
+way beside what is replaced.
 """
 
 from __future__ import annotations

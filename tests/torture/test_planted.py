@@ -131,7 +131,7 @@ def tortured(directory: Path, plant: str | None, schedule: Callable[[Cast], list
     if plant is None:
         options = Options(directory, 0, SURVIVED_SECONDS)
     else:
-        program = (sys.executable, "-m", "tests.torture.planted", plant)
+        program = ("env", "FORTDB_NATIVE=0", sys.executable, "-m", "tests.torture.planted", plant)
         options = Options(directory, 0, SECONDS, clients=CLIENTS, program=program)
     with Watch(directory / HISTORY_FILE) as watch:
         is_enough = watch.has_found if plant is not None else lambda: False
