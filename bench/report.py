@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Round, Start
-from bench.plan import Case, Plan
+from bench.plan import ETCD_WRITES_MAX, Case, Plan
 from bench.plots import bars, lines, short
 from bench.statistics import growth, median, spread
 from bench.targets import TITLES
@@ -35,7 +35,8 @@ must come; one wrong or missing answer ends the run with an error.
 ask the node that leads a key's partition. Eight partitions a node; SQLite as the coordination store, which
 is not on the path of requests. Redis keeps an append-only file, synced before each answer (`always`) or by the
 kernel when it likes (`no`). etcd runs with its defaults, clients at its leader, reads linearizable, spoken to in
-gRPC: HTTP/2 frames by hand, one stream a request. The generator is one Python program for all, with requests
+gRPC: HTTP/2 frames by hand, one stream a request; it refuses more than {etcd_writes:,} writes at one time, so it has no
+part in those. The generator is one Python program for all, with requests
 built beforehand; what it takes is in the column *generator*, in cores. With more than {busy:g} (marked *) the
 generator may be the limit.
 
@@ -159,6 +160,7 @@ def markdown(results: Results) -> str:
             rounds=results.plan.rounds,
             seconds=results.plan.seconds,
             busy=_BUSY,
+            etcd_writes=ETCD_WRITES_MAX,
         ),
     ]
     if told := summary(results):
