@@ -113,9 +113,7 @@ class Node:
         )
         self.control = Control(self.service, self.session, dict(engine.states()))
         self.service.call = Calls(self.service, self.control)
-        clients = NodeClients(
-            self.service, self.control.describe, self._information, lambda: redis_settings(self.front)
-        )
+        clients = NodeClients(self.service, self._information, lambda: redis_settings(self.front))
         self.front = Front(
             self.loop,
             outbox,

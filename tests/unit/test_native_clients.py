@@ -46,7 +46,7 @@ class Node(NodeProcess):
         super().__init__(in_c)
         partition = Partition(PARTITION, "p-003", 0, ("node",))
         self.service.tokens = TokenMap(Layout(1, 1, 1, {"node": NodeSpec("zone")}, (partition,)))
-        clients = NodeClients(self.service, lambda: b"{}", dict, dict)
+        clients = NodeClients(self.service, dict, dict)
         self.front = Front(
             self.loop,
             self.outbox,
