@@ -42,6 +42,7 @@ ROUTER_DEADLINE_MS_MAX = 30_000  # a router asks again for so long at most
 DEDUPE_WINDOW_MS = 2 * ROUTER_DEADLINE_MS_MAX  # age of the log tail from which request ids are read at start
 DEDUPE_ENTRIES_MAX = 20_000  # and its length
 ASK_AGAIN_MS = 500  # a follower that does not answer where its log ends is asked again
+WHY_MS_MAX = 2_000  # who does not answer an operator's question for so long is what the question was about
 HANDOVER_MS_MAX = 3_000  # a planned switchover that takes longer is given up, nothing changed
 STORE_BEHIND_MS_MAX = 15_000  # a view of the store may be late for so long; an older one was restored
 DRAIN_MS_MAX = 10_000  # a stopping node hands over for so long at most

@@ -24,6 +24,7 @@ COMMANDS = {
     "delete": "fortdb.cli.keys",
     "ping": "fortdb.cli.keys",
     "status": "fortdb.cli.status",
+    "why": "fortdb.cli.why",
     "leader": "fortdb.cli.leader",
     "layout": "fortdb.cli.layout",
     "keyspace": "fortdb.cli.keyspace",

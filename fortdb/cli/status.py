@@ -78,7 +78,7 @@ def _nodes_table(nodes: tuple[NodeStatus, ...]) -> object:
     versions = {node.version for node in nodes if node.version}
     mixed = len(versions) > 1  # in the middle of an upgrade, say
     columns = ("node", "zone", "state", "leads", "holds", "disk", "free", "clients at")
-    table = _table(*columns, *(("version",) if mixed else ()))
+    table = empty_table(*columns, *(("version",) if mixed else ()))
     for node in nodes:
         color = (
             "green" if node.state == "serving" else "red" if node.state in ("down", "failed") else "yellow"
@@ -101,7 +101,7 @@ def _partitions_table(partitions: tuple[PartitionStatus, ...]) -> object:
     """Followers that are not in sync are red, and told by how many entries they lag."""
     from rich.markup import escape
 
-    table = _table("partition", "from token", "share", "epoch", "leader", "followers", "")
+    table = empty_table("partition", "from token", "share", "epoch", "leader", "followers", "")
     for partition in partitions:
         table.add_row(
             escape(partition.name),
@@ -123,7 +123,8 @@ def _follower(name: str, partition: PartitionStatus) -> str:
     return text if name in partition.isr else f"[red]{text}![/]"
 
 
-def _table(*columns: str) -> Table:
+def empty_table(*columns: str) -> Table:
+    """A table as FortDB's commands show them."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold underline")

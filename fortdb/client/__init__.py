@@ -15,6 +15,7 @@ from fortdb.client.status import (
     parse_ring,
     read_plan,
 )
+from fortdb.client.why import Explanation, WhyFinding, WhyRecord, WhyReplica, WhyRoute
 
 __all__ = [
     "PORT_DEFAULT",
@@ -22,6 +23,7 @@ __all__ = [
     "Client",
     "Connection",
     "ConnectionFailed",
+    "Explanation",
     "Later",
     "LayoutPlan",
     "NodeStatus",
@@ -30,6 +32,10 @@ __all__ = [
     "PlannedMove",
     "Reply",
     "RingStatus",
+    "WhyFinding",
+    "WhyRecord",
+    "WhyReplica",
+    "WhyRoute",
     "parse_address",
     "parse_plan",
     "parse_ring",

@@ -22,6 +22,7 @@ from fortdb.client.pipeline import Pipeline
 from fortdb.client.pool import Pool
 from fortdb.client.requests import Argument, Request
 from fortdb.client.status import LayoutPlan, RingStatus, parse_keyspaces, parse_plan, parse_ring
+from fortdb.client.why import Explanation, parse_why
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.model import Ack, Keyspace
 
@@ -186,6 +187,10 @@ class Client:
     def ring(self) -> RingStatus:
         """How the ring stands: nodes, partitions, keyspaces."""
         return parse_ring(self.run(requests.text([b"RING"])))
+
+    def why(self, key: bytes | str) -> Explanation:
+        """Where a key lies, and what stands in the way of a write to it now."""
+        return parse_why(self.run(requests.text([b"WHY", key])))
 
     def move_leader(self, partition: str, node: str) -> None:
         """Let `node`, in sync, lead `partition`."""

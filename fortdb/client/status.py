@@ -152,7 +152,7 @@ class Fields:
 
 def parse_ring(document: bytes) -> RingStatus:
     """Parse the answer to RING."""
-    ring = Fields(_load(document, "RING"), "RING")
+    ring = Fields(load(document, "RING"), "RING")
     layout = None if ring.optional("layout", dict) is None else ring.object("layout")
     return RingStatus(
         cluster=ring.get("cluster", str),
@@ -171,7 +171,7 @@ def parse_ring(document: bytes) -> RingStatus:
 
 def parse_plan(document: bytes) -> LayoutPlan:
     """Parse the answer to LAYOUT PLAN."""
-    plan = Fields(_load(document, "plan"), "plan")
+    plan = Fields(load(document, "plan"), "plan")
     return LayoutPlan(
         base_version=plan.get("base_version", int),
         moves=tuple(map(_move, plan.objects("moves"))),
@@ -192,11 +192,12 @@ def read_plan(document: bytes) -> LayoutPlan:
 
 def parse_keyspaces(document: bytes) -> tuple[Keyspace, ...]:
     """Parse the answer to KEYSPACE LIST."""
-    keyspaces = Fields({"keyspaces": _load(document, "keyspaces")}, "KEYSPACE LIST")
+    keyspaces = Fields({"keyspaces": load(document, "keyspaces")}, "KEYSPACE LIST")
     return tuple(map(_keyspace, keyspaces.objects("keyspaces")))
 
 
-def _load(document: bytes, what: str) -> object:
+def load(document: bytes, what: str) -> object:
+    """The JSON of an answer."""
     try:
         loaded: object = json.loads(document)
     except ValueError as error:

@@ -95,6 +95,11 @@ class Process:
         pid = int(identity["pid"])
         return pid if _began(pid) == identity["began"] else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, None if it runs or was started by another process."""
+        return None if self._child is None else self._child.poll()
+
     def start(self) -> None:
         """Start it unless it runs."""
         if self.pid is not None:

@@ -80,32 +80,15 @@ work(FrameTurn *turn, const uint8_t *at, const uint8_t *end, Outcome (*heard)(Fr
     return at == end || !is_true_at(stream, STREAM, STREAM_IS_OPEN) ? 0 : hand_on(stream, at, end);
 }
 
-/* As `Stream.readable` notes it: what arrived, arrived before this moment (rule 14). */
-static int
-note_arrival(FrameTurn *turn, PyObject *loop)
-{
-    turn->now_s = steady_s();
-    turn->now_ms = steady_ms();
-    return set_number(loop, LOOP, LOOP_NOW_MS, turn->now_ms);
-}
-
 PyObject *
 frame_turn(FrameTurn *turn, PyObject *loop, Outcome (*heard)(FrameTurn *, const Frame *))
 {
-    PyObject *stream = turn->stream;
-    if (is_true_at(stream, STREAM, STREAM_IS_PAUSED) || is_true_at(stream, FRAMES, FRAMES_IS_SPECIAL))
-        Py_RETURN_FALSE;
-    uint8_t *buffer;
-    ssize_t size = receive_behind(stream, FRAMES, FRAMES_TAIL, &buffer);
-    if (buffer == NULL)
-        return NULL;
-    if (size < 0)
-        Py_RETURN_FALSE;
-    if (size == 0)
-        Py_RETURN_TRUE;
-    int result = note_arrival(turn, loop);
-    if (result == 0)
-        result = work(turn, buffer, buffer + size, heard);
+    Arrival arrival;
+    if (!begin_turn(turn->stream, FRAMES, FRAMES_TAIL, FRAMES_IS_SPECIAL, loop, &arrival))
+        return Py_XNewRef(arrival.result);
+    turn->now_s = steady_s();
+    turn->now_ms = number_at(loop, LOOP, LOOP_NOW_MS);
+    int result = work(turn, arrival.at, arrival.end, heard);
     output_free(&turn->output);
     if (result < 0)
         return NULL;

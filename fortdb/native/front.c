@@ -44,44 +44,30 @@ work(Turn *turn, const uint8_t *at, const uint8_t *end, long counts[2],
     return at == end ? 0 : hand_on(turn->connection, at, end);
 }
 
-/* `ClientConnection.received`, and what `Stream.readable` notes before: what arrived, arrived before this moment
- * (rule 14). */
+/* What `ClientConnection.received` notes of so many bytes. */
 static int
-note_arrival(Turn *turn, PyObject *loop, ssize_t size)
+note_received(Turn *turn, PyObject *loop, ssize_t size)
 {
     PyObject *connection = turn->connection;
-    turn->now_ms = steady_ms();
+    turn->now_ms = number_at(loop, LOOP, LOOP_NOW_MS);
     turn->pending = PyObject_Size(slot_of(connection, CLIENT, CLIENT_SLOTS));
     int64_t taken = turn->pending > 0 ? number_at(connection, CLIENT, CLIENT_TAKEN_BYTES) : 0;
-    PyObject *now = turn->pending < 0 ? NULL : PyLong_FromLongLong(turn->now_ms);
-    if (now == NULL || set_number(connection, CLIENT, CLIENT_TAKEN_BYTES, taken + size) < 0) {
-        Py_XDECREF(now);
+    if (turn->pending < 0 || set_number(connection, CLIENT, CLIENT_TAKEN_BYTES, taken + size) < 0)
         return -1;
-    }
-    set_slot(loop, LOOP, LOOP_NOW_MS, Py_NewRef(now));
-    set_slot(connection, CLIENT, CLIENT_LAST_ACTIVE_MS, now);
+    set_slot(connection, CLIENT, CLIENT_LAST_ACTIVE_MS, Py_NewRef(slot_of(loop, LOOP, LOOP_NOW_MS)));
     return 0;
 }
 
 PyObject *
 client_turn(Turn *turn, PyObject *loop, PyObject *counts, Outcome (*execute)(Turn *, const Plain *))
 {
-    PyObject *connection = turn->connection;
-    if (is_true_at(connection, STREAM, STREAM_IS_PAUSED) || is_true_at(connection, CLIENT, CLIENT_IS_SPECIAL))
-        Py_RETURN_FALSE;
-    uint8_t *buffer;
-    ssize_t kept = PyBytes_GET_SIZE(slot_of(connection, CLIENT, CLIENT_TAIL)); /* is counted already */
-    ssize_t size = receive_behind(connection, CLIENT, CLIENT_TAIL, &buffer);
-    if (buffer == NULL)
-        return NULL;
-    if (size < 0)
-        Py_RETURN_FALSE;
-    if (size == 0)
-        Py_RETURN_TRUE;
+    Arrival arrival;
+    if (!begin_turn(turn->connection, CLIENT, CLIENT_TAIL, CLIENT_IS_SPECIAL, loop, &arrival))
+        return Py_XNewRef(arrival.result);
     long plain[2] = {0, 0};
-    int result = note_arrival(turn, loop, size - kept);
+    int result = note_received(turn, loop, arrival.end - arrival.at - arrival.kept); /* those are counted already */
     if (result == 0)
-        result = work(turn, buffer, buffer + size, plain, execute);
+        result = work(turn, arrival.at, arrival.end, plain, execute);
     output_free(&turn->replies);
     if (result < 0 || add_counts(counts, plain) < 0)
         return NULL;

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* --- bounds, as in limits.py (tests/unit/test_native.py compares them) ------------------------------ */
+/* --- bounds, as in limits.py (tests/unit/test_native_clients.py compares them) ------------------------------ */
 
 #define KEY_BYTES_MAX (16 * 1024)
 #define RECEIVE_BYTES (256 * 1024)
@@ -244,6 +244,15 @@ Kind read_request(const uint8_t *at, const uint8_t *end, Slice *key, Slice *valu
 /* Reads behind the tail, what was left of the read before, which stands in a slot of the stream. The number of
  * bytes in the buffer; 0: nothing came; -1: the long way has to look. NULL in `buffer`: no memory. */
 ssize_t receive_behind(PyObject *stream, Class cls, int tail, uint8_t **buffer);
+
+typedef struct {
+    uint8_t *at, *end;
+    ssize_t kept;     /* of these bytes, so many were left of the turn before */
+    PyObject *result; /* what the turn returns if nothing is to be done: NULL with an exception */
+} Arrival;
+
+/* How a turn of a client or a peer begins: reads, and notes the moment. Whether there is anything to be done. */
+int begin_turn(PyObject *stream, Class cls, int tail, int is_special, PyObject *loop, Arrival *arrival);
 int keep_tail(PyObject *stream, Class cls, int tail, const uint8_t *at, const uint8_t *end);
 int hand_on(PyObject *stream, const uint8_t *at, const uint8_t *end); /* to its `take` */
 int add_counts(PyObject *totals, const long counts[2]);               /* to a list of two numbers */

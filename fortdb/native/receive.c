@@ -31,6 +31,25 @@ receive_behind(PyObject *stream, Class cls, int tail_field, uint8_t **buffer)
     return received + (ssize_t)kept;
 }
 
+/* As `Stream.readable` notes it: what arrived, arrived before this moment (rule 14). */
+int
+begin_turn(PyObject *stream, Class cls, int tail, int is_special, PyObject *loop, Arrival *arrival)
+{
+    arrival->result = Py_False;
+    if (is_true_at(stream, STREAM, STREAM_IS_PAUSED) || is_true_at(stream, cls, is_special))
+        return 0;
+    arrival->kept = PyBytes_GET_SIZE(slot_of(stream, cls, tail));
+    ssize_t size = receive_behind(stream, cls, tail, &arrival->at);
+    if (arrival->at == NULL || (size > 0 && set_number(loop, LOOP, LOOP_NOW_MS, steady_ms()) < 0))
+        arrival->result = NULL;
+    else if (size >= 0)
+        arrival->result = Py_True;
+    if (size <= 0 || arrival->result == NULL)
+        return 0;
+    arrival->end = arrival->at + size;
+    return 1;
+}
+
 int
 keep_tail(PyObject *stream, Class cls, int tail_field, const uint8_t *at, const uint8_t *end)
 {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fortdb.errors import BadRequest, FortError
 from fortdb.node.control import Control
+from fortdb.node.describe import describe_node, describe_partition
 from fortdb.node.links import CallSlot
 from fortdb.node.service import NodeService
 from fortdb.protocol.commands import CommandKind, lookup
@@ -11,7 +12,7 @@ from fortdb.protocol.resp import OK, bulk
 
 
 class Calls:
-    """`REPLICAS`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
+    """`REPLICAS`, `REPLICA partition-id`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service
@@ -28,7 +29,9 @@ class Calls:
         words = [argument.decode("utf-8", "replace") for argument in args[:4]]
         match words:
             case ["REPLICAS"]:
-                slot.complete(bulk(self._control.describe()))
+                slot.complete(bulk(describe_node(self._service)))
+            case ["REPLICA", partition] if partition.isdigit():
+                slot.complete(bulk(describe_partition(self._service, int(partition))))
             case ["LEADER", "MOVE", partition, target]:
                 self._control.move_leader(
                     partition,

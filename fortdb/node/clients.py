@@ -15,6 +15,7 @@ from fortdb.native import lane
 from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Gather, sum_of
 from fortdb.net.stream import Way
+from fortdb.node.describe import describe_node
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
 from fortdb.protocol.arguments import parse_cursor
@@ -30,12 +31,10 @@ class NodeClients:
     def __init__(
         self,
         service: NodeService,
-        describe: Callable[[], bytes],
         information: Callable[[], Mapping[str, Mapping[str, object]]],
         settings: Callable[[], Mapping[str, str]],
     ) -> None:
         self._service = service
-        self._describe = describe
         self._information = information
         self._settings = settings
 
@@ -61,7 +60,7 @@ class NodeClients:
     def _execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         tokens = self._service.tokens
         if command.name == "RING":
-            return bulk(self._describe())
+            return bulk(describe_node(self._service))
         if command.kind is CommandKind.ADMIN:
             raise BadRequest(f"{command.name} is a router's command; connect to a router")
         if tokens is None:

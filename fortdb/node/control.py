@@ -12,7 +12,6 @@ only ever takes nodes out of an ISR; only a leader lets one in.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -495,35 +494,3 @@ class Control:
             and len(record.isr) > layout.min_in_sync
             and self._is_serving(record.leader)
         )
-
-    # --- what it looks like --------------------------------------------------------------------------------
-
-    def describe(self) -> bytes:
-        """The node's replicas and sizes, as JSON."""
-        service = self._service
-        stats = service.engine.stats()
-        return json.dumps(
-            {
-                "node": self._name,
-                "bytes_on_disk": stats.bytes_on_disk,
-                "bytes_free": stats.bytes_free,
-                "refusal": None if service.refusal is None else str(service.refusal),
-                "replicas": {hosted.replica.name: _describe(hosted) for hosted in service.hosted.values()},
-            }
-        ).encode()
-
-
-def _describe(hosted: Hosted) -> dict[str, object]:
-    replica, log_ = hosted.replica, hosted.replica.log
-    leader = replica.leading
-    return {
-        "role": "follower" if leader is None else "leader",
-        "epoch": replica.epoch,
-        "last_offset": log_.last_offset,
-        "commit_offset": log_.commit,
-        "applied_offset": log_.applied,
-        "installing": replica.installing,
-        "lag": {}
-        if leader is None
-        else {name: log_.last_offset - progress.match for name, progress in leader.progress.items()},
-    }

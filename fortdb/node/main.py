@@ -2,7 +2,9 @@
 
 A node whose storage fails does not vanish: it closes its connections, tells the ring why (so that
 others take over its partitions) and keeps its status port, until an operator stops it. A full disk
-heals by itself: once there is room the process starts over.
+heals by itself: once there is room the process starts over. The same holds for a disk that is full
+already when the process starts; to end and be started again every second would tell only those who
+read its log.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ from fortdb.node.clients import NodeClients
 from fortdb.node.control import Control
 from fortdb.node.metrics import node_metrics
 from fortdb.node.service import NodeService, Settings
-from fortdb.storage.identity import Identity, mark_clean, open_directory
-from fortdb.storage.rocks import RocksEngine
+from fortdb.storage.identity import Identity, former_incarnation, mark_clean, open_directory
+from fortdb.storage.rocks import RocksEngine, room_to_start
+from fortdb.storage.room import lack_of_room
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +60,11 @@ def run(config: NodeConfig) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    identity = open_directory(Path(config.data_dir), config.cluster, config.name)
+    data_dir = Path(config.data_dir)
+    try:
+        identity = open_directory(data_dir, config.cluster, config.name)
+    except DiskFull as error:
+        return _stay_failed(config, former_incarnation(data_dir), error, stopping)
     log.info("starting", node=config.name, incarnation=identity.incarnation, was_clean=identity.was_clean)
     try:
         engine = RocksEngine(
@@ -66,14 +73,14 @@ def run(config: NodeConfig) -> int:
             memtable_bytes=config.storage.memtable_bytes,
         )
     except StorageFailed as error:
-        return _stay_failed(config, identity, error, stopping)
+        return _stay_failed(config, identity.incarnation, error, stopping)
     node = Node(config, identity, engine)
     try:
         node.serve(stopping)
     except StorageFailed as error:
         log.error("storage_failed", reason=str(error))
         node.abandon()
-        return _stay_failed(config, identity, error, stopping)
+        return _stay_failed(config, identity.incarnation, error, stopping)
     engine.close()
     mark_clean(identity)
     log.info("stopped", node=config.name)
@@ -106,9 +113,7 @@ class Node:
         )
         self.control = Control(self.service, self.session, dict(engine.states()))
         self.service.call = Calls(self.service, self.control)
-        clients = NodeClients(
-            self.service, self.control.describe, self._information, lambda: redis_settings(self.front)
-        )
+        clients = NodeClients(self.service, self._information, lambda: redis_settings(self.front))
         self.front = Front(
             self.loop,
             outbox,
@@ -209,13 +214,16 @@ def registration(config: NodeConfig, incarnation: str, state: NodeState, reason:
 
 
 def _stay_failed(
-    config: NodeConfig, identity: Identity, error: StorageFailed, stopping: threading.Event
+    config: NodeConfig, incarnation: str, error: StorageFailed, stopping: threading.Event
 ) -> int:
     """Tell everybody why this node does not serve, until it is stopped or its disk has room again."""
-    log.error(
-        "failed", reason=str(error), advice="see /healthz; stop the node, mend the cause, start it again"
-    )
-    failed = Health(False, NodeState.FAILED.value, str(error))
+    reason, advice = str(error), "see /healthz; stop the node, mend the cause, start it again"
+    if heals := isinstance(error, DiskFull):
+        advice = "make room; the node starts over by itself once there is enough"
+        if lack := _lack_of_room(config):
+            reason = f"{lack}; {error}"
+    log.error("failed", reason=reason, advice=advice)
+    failed = Health(False, NodeState.FAILED.value, reason)
     status = StatusServer(
         config.status.host,
         config.status.port,
@@ -228,24 +236,25 @@ def _stay_failed(
         store,
         Keys(config.cluster),
         on_view=lambda view: None,
-        registration=registration(config, identity.incarnation, NodeState.FAILED, str(error)),
+        registration=registration(config, incarnation, NodeState.FAILED, reason),
         lease_ttl_ms=config.coordinator.lease_ttl_ms,
     )
     status.start()
     session.start()
     start_over = False
-    notify("READY=1", f"STATUS=failed: {error}")
+    notify("READY=1", f"STATUS=failed: {reason}")
     while not stopping.wait(_WAIT_FOR_ROOM_S) and not start_over:
         notify("WATCHDOG=1")
-        start_over = isinstance(error, DiskFull) and _has_room(config)
+        start_over = heals and not _lack_of_room(config)
     session.close(revoke=True)
     store.close()
     status.close()
     if start_over:
         log.info("starting_over", reason="the disk has room again")
-        identity.release()
+        # The lock on the directory ends with this program.
         os.execv(sys.executable, [sys.executable, "-m", "fortdb", *sys.argv[1:]])
-    return 1
+    log.info("stopped", node=config.name)
+    return 0
 
 
 def _open_store(config: NodeConfig) -> Store:
@@ -253,9 +262,11 @@ def _open_store(config: NodeConfig) -> Store:
     return open_store(where.address, where.request_ms_max, where.ca, where.cert, where.key)
 
 
-def _has_room(config: NodeConfig) -> bool:
-    stats = os.statvfs(config.data_dir)
-    return stats.f_bavail * stats.f_frsize >= config.storage.disk_free_bytes_min
+def _lack_of_room(config: NodeConfig) -> str:
+    """Why there is no use in starting, empty if there is."""
+    storage = config.storage
+    bytes_min = max(storage.disk_free_bytes_min, room_to_start(storage.memtable_bytes))
+    return lack_of_room(Path(config.data_dir), bytes_min, "start")
 
 
 def _settings(config: NodeConfig) -> Settings:

@@ -256,7 +256,10 @@ class NodeService:
 
     def read_plain(self, hosted: Hosted, key: bytes) -> bytes | None:
         """The answer to `GET` for a data key, if nothing is special: the partition serves now, no effect on
-        the key is under way, and the value does not expire. None: `submit` must decide."""
+        the key is under way, and the value does not expire. None: `submit` must decide.
+
+        For machines without the functions in C: a router's `GET` takes 6 us of a turn this way, frames and
+        sending included, and 8 us by `submit` (100 in a turn, on the machine of docs/performance.md)."""
         leader = hosted.replica.leading
         if (
             leader is None

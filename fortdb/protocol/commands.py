@@ -187,6 +187,7 @@ _COMMANDS = (
     ),
     Command("INFO", -1, _S, "INFO [section ...]", "About this process"),
     Command("RING", 1, _A, "RING", "The state of the ring, as JSON"),
+    Command("WHY", 2, _A, "WHY key", "Where a key lies and what stands in the way of a write, as JSON"),
     Command(
         "LEADER",
         -4,

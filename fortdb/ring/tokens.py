@@ -39,6 +39,17 @@ def token_of(key: bytes) -> int:
     return int.from_bytes(hash_of(key))
 
 
+def hashed_part(key: bytes) -> bytes:
+    """What of a key decides where it lies: its tag, or all of it."""
+    return _tag(key) if b"{" in key else key
+
+
+def digest_of(key: bytes) -> str:
+    """The whole digest of which the token is the beginning, in hex digits."""
+    digest: str = sha1(hashed_part(key)).hexdigest()
+    return digest
+
+
 def _tag(key: bytes) -> bytes:
     """What stands between the first `{` and the next `}`, if that is something; else the key."""
     start = key.index(b"{") + 1

@@ -36,6 +36,7 @@ from fortdb.ring.layouts import layout_fields
 from fortdb.ring.moves import Plan, plan, plan_from_json, plan_to_json, verify
 from fortdb.ring.placement import first_layout, next_layout
 from fortdb.router.service import RouterService
+from fortdb.router.why import ask_why
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,9 @@ class Admin:
     def __call__(self, slot: Slot, command: Command, args: list[bytes]) -> None:
         """Execute one command; its slot is completed now or later."""
         try:
+            if command.name == "WHY":
+                ask_why(self._service, self._session, slot, args[1])
+                return
             words = [argument.decode() for argument in args[1:]]
             self._execute(slot, command.name, words)
         except UnicodeDecodeError:

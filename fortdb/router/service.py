@@ -43,7 +43,14 @@ log = structlog.get_logger(__name__)
 _SWEEP_MS = 50
 _DBSIZE = pack([b"DBSIZE"])
 
+NO_LAYOUT = "the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply"
+
 Administer = Callable[[Slot, Command, list[bytes]], None]
+
+
+def key_too_long(key: bytes) -> BadRequest:
+    """The refusal of a key that no node would take."""
+    return BadRequest(f"key of {len(key)} bytes is longer than {KEY_BYTES_MAX}")
 
 
 class RouterService:
@@ -156,9 +163,7 @@ class RouterService:
                 return slot
             tokens = self.tokens
             if tokens is None:
-                raise Unavailable(
-                    "the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply"
-                )
+                raise Unavailable(NO_LAYOUT)
             if name == "SCAN":
                 return self._send(connection, tokens, parse_cursor(args[1]), command, args)
             if name == "DBSIZE":
@@ -166,7 +171,7 @@ class RouterService:
             keys = keys_of(command, args)
             for key in keys:
                 if len(key) > KEY_BYTES_MAX:
-                    raise BadRequest(f"key of {len(key)} bytes is longer than {KEY_BYTES_MAX}")
+                    raise key_too_long(key)
             if len(keys) > 1:
                 return self._scatter(connection, tokens, command, args)
             if name == "GET" and len(args) == 3:
@@ -238,8 +243,9 @@ class RouterService:
 
     # --- calls to nodes --------------------------------------------------------------------------------
 
-    def call(self, node: str, args: list[bytes], slot: Completes) -> None:
-        """A command to a node itself; `slot` gets its answer, or an error if the link breaks."""
+    def call(self, node: str, args: list[bytes], slot: Completes, within_ms: int | None = None) -> None:
+        """A command to a node itself; `slot` gets its answer, or an error if the link breaks or there is none in
+        time."""
         link = self.links.get(node)
         if link is None or not link.is_up:
             slot.complete(Unavailable(f"{node} cannot be reached").wire())
@@ -248,7 +254,7 @@ class RouterService:
         self._next_call += 1
         self._calls[number] = (node, slot)
         link.write(encode_call(number, pack(args)))
-        self.loop.call_later(self.deadline_ms, partial(self._call_timed_out, number))
+        self.loop.call_later(within_ms or self.deadline_ms, partial(self._call_timed_out, number))
 
     def _call_timed_out(self, number: int) -> None:
         node, slot = self._calls.pop(number, ("", None))

@@ -14,6 +14,7 @@ from typing import NoReturn
 from rocksdict import DbClosedError
 
 from fortdb.errors import DiskFull, StorageFailed
+from fortdb.storage.room import MAKE_ROOM
 
 _FULL = ("No space left", "quota exceeded")
 _HELD = ("While lock file", "lock hold by current process")
@@ -75,8 +76,7 @@ class Failing:
             raise error
         text = f"IO error: {error}" if isinstance(error, OSError) else str(error)
         if any(sign in text for sign in _FULL):
-            advice = "Make room or give the node a bigger disk, then start it again"
-            self._give_up(DiskFull, f"the disk of {self.path} is full: {text}. {advice}", error)
+            self._give_up(DiskFull, f"the disk of {self.path} is full: {text}; {MAKE_ROOM}", error)
         advice = next((advice for sign, advice in _ADVICE.items() if sign in text), "Start the node again")
         self._give_up(StorageFailed, f"the storage engine in {self.path} failed: {text}. {advice}", error)
 

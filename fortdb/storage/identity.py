@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fortdb.errors import ConfigError, DiskFull, StorageFailed
+from fortdb.storage.room import MAKE_ROOM, is_full
 
 IDENTITY_FILE = "node.json"
 LOCK_FILE = "lock"
@@ -86,6 +87,15 @@ def open_directory(path: Path, cluster: str, node: str) -> Identity:
     except BaseException:
         os.close(lock)
         raise
+
+
+def former_incarnation(path: Path) -> str:
+    """The name of the last life on the directory, for a process that could not begin another one there: what it
+    says under that name replaces what the last life said. Of a disk without any, a name that nobody had."""
+    try:
+        return _read(path, -1).incarnation
+    except (OSError, ConfigError):
+        return f"{_draw_disk_id()}.0"
 
 
 def mark_clean(identity: Identity) -> None:
@@ -205,4 +215,4 @@ def _draw_disk_id() -> str:
 
 def _refused(path: Path, error: OSError) -> StorageFailed:
     message = f"data_directory {path} cannot be used: {error}"
-    return DiskFull(message) if "No space left" in str(error) else StorageFailed(message)
+    return DiskFull(f"{message}; {MAKE_ROOM}") if is_full(error) else StorageFailed(message)

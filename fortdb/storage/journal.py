@@ -34,6 +34,7 @@ from pathlib import Path
 from threading import Condition
 
 from fortdb.errors import StorageFailed
+from fortdb.storage.room import is_full
 from fortdb.storage.segments import (
     HEADER_BYTES,
     RECORD_BYTES,
@@ -48,7 +49,6 @@ from fortdb.storage.segments import (
 from fortdb.storage.worker import Worker
 
 _READY = 2  # emptied ahead, so that one can fill while the next is made
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Recovered:
@@ -278,7 +278,7 @@ class Journal:
             self._changed.notify_all()
 
     def _not_prepared(self, error: Exception) -> None:
-        full = isinstance(error, OSError) and error.errno in _FULL
+        full = isinstance(error, OSError) and is_full(error)
         with self._changed:
             self._obstacle = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
             self._changed.notify_all()

@@ -53,6 +53,7 @@ from fortdb.storage.keys import (
     partition_key,
 )
 from fortdb.storage.recent import Recent
+from fortdb.storage.room import MAKE_ROOM, bytes_free, lack_of_room
 from fortdb.storage.states import decode_state
 from fortdb.storage.table import Table
 from fortdb.storage.tuning import DATA, EXPIRY, LOG, STATE
@@ -129,7 +130,7 @@ class RocksEngine(Failing):
         self._journal_bytes_max = memtable_bytes
         self._flushed_at_use = 0
         self._table_bytes = table_bytes or min(memtable_bytes // 4, _TABLE_BYTES_MAX)
-        segment_bytes = segment_bytes or min(max(memtable_bytes // 4, _SEGMENT_BYTES_MIN), _SEGMENT_BYTES_MAX)
+        segment_bytes = segment_bytes or _segment_bytes(memtable_bytes)
         try:
             self._database = Database(path, self._cache, memtable_bytes)
         except Exception as error:  # noqa: BLE001  RocksDB raises nothing more special
@@ -430,8 +431,7 @@ class RocksEngine(Failing):
 
     def bytes_free(self) -> int:
         """Room on the file system for a process that is not root."""
-        status = os.statvfs(self.path)
-        return status.f_bavail * status.f_frsize
+        return bytes_free(self.path)
 
     def check_room(self, bytes_min: int) -> None:
         """Raise `DiskFull` if the file system has less room than `bytes_min`. The engine goes on: what to
@@ -440,14 +440,10 @@ class RocksEngine(Failing):
         Unless there is next to none: the journal's files are there already, so writes would go on until it
         has to be flushed, and then fail. Whoever could take over the partitions should not wait for that.
         """
-        free = self.bytes_free()
-        if free < self._journal.segment_bytes:
+        if self.bytes_free() < self._journal.segment_bytes:
             self.fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)))
-        if free < bytes_min:
-            raise DiskFull(
-                f"{self.path} has {free:,} bytes free, and the node needs {bytes_min:,} to write safely:"
-                " make room or give it a bigger disk"
-            )
+        if lack := lack_of_room(self.path, bytes_min, "write safely"):
+            raise DiskFull(f"{lack}: {MAKE_ROOM}")
 
     def compact(self) -> None:
         """Rewrite everything, so that what was deleted leaves the disk. Takes long; off the server's thread."""
@@ -526,6 +522,16 @@ class RocksEngine(Failing):
         self._get = self.refuse
         self.recent.clear()  # before the tables: they have the newer values
         self.table, self.frozen = {}, {}
+
+
+def room_to_start(memtable_bytes: int) -> int:
+    """The bytes that the files take which a journal begins with. To make durable what an earlier process left in
+    its journal may take more; then opening fails as anything does on a full disk."""
+    return 3 * _segment_bytes(memtable_bytes)
+
+
+def _segment_bytes(memtable_bytes: int) -> int:
+    return min(max(memtable_bytes // 4, _SEGMENT_BYTES_MIN), _SEGMENT_BYTES_MAX)
 
 
 def _offset_at(walk: Walk, partition: int) -> int | None:

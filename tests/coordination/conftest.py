@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from fortdb.clock import steady_ms
 from fortdb.coordination.etcd import EtcdStore
 from fortdb.coordination.keys import Keys
+from fortdb.coordination.session import Session
 from fortdb.coordination.sqlite import SqliteStore
 from fortdb.coordination.store import Event, Store, Watch
 from fortdb.errors import FortError
 from fortdb.local.etcd import EtcdCluster
+from fortdb.model import ClusterView, NodeRecord
 from tests.support.waiting import eventually
 
 _numbers = count(1)
@@ -37,6 +40,39 @@ class Place:
 
     def key(self, name: str) -> str:
         return self.keys.prefix + name
+
+    def close(self) -> None:
+        for store in self.opened:
+            store.close()
+
+
+@dataclass
+class Owner:
+    """What a node's process would be: it remembers what it was told."""
+
+    place: Place
+    views: list[ClusterView] = field(default_factory=list)
+    leases: list[tuple[int, int]] = field(default_factory=list)  # (told at, valid until)
+    session: Session = field(init=False)
+    store: Store = field(init=False)
+
+    def start(self, registration: NodeRecord | None = None, relist_ms: int = 60_000) -> Owner:
+        self.store = self.place.open()
+        self.session = Session(
+            self.store,
+            self.place.keys,
+            on_view=self.views.append,
+            registration=registration,
+            lease_ttl_ms=self.place.lease_ms,
+            on_lease=lambda until_ms: self.leases.append((steady_ms(), until_ms)),
+            relist_ms=relist_ms,
+        )
+        self.session.start()
+        return self
+
+    @property
+    def nodes(self) -> set[str]:
+        return set(self.views[-1].nodes) if self.views else set()
 
 
 class Watching:
@@ -82,8 +118,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         endpoints = request.getfixturevalue("etcd_cluster").endpoints
         made = Place(lambda: EtcdStore(endpoints), keys, lease_ms=1_000)
     yield made
-    for store in made.opened:
-        store.close()
+    made.close()
 
 
 @pytest.fixture
@@ -94,10 +129,18 @@ def etcd_place(etcd: EtcdCluster) -> Iterator[Place]:
         lease_ms=1_000,
     )
     yield made
-    for store in made.opened:
-        store.close()
+    made.close()
 
 
 @pytest.fixture
 def store(place: Place) -> Store:
     return place.open()
+
+
+@pytest.fixture
+def owners(place: Place) -> Iterator[list[Owner]]:
+    """Owners that a test started; their sessions are closed before the stores are."""
+    started: list[Owner] = []
+    yield started
+    for owner in started:
+        owner.session.close(revoke=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,8 +14,8 @@ from fortdb.coordination.store import Store
 from fortdb.errors import StoreConflict, StoreUnavailable, WatchLost
 from fortdb.local.etcd import EtcdCluster
 from fortdb.model import PartitionRecord
-from tests.coordination.conftest import Place, Watching
-from tests.coordination.test_session import RECORD, Owner, node
+from tests.coordination.conftest import Owner, Place, Watching
+from tests.coordination.test_session import RECORD, node
 from tests.support.waiting import eventually
 
 REQUEST_MS_MAX = 2_000
@@ -26,14 +25,6 @@ SLACK_MS = 1_500  # for a machine that is busy; without a bound etcd takes 7 s t
 @pytest.fixture
 def place(etcd_place: Place) -> Place:
     return etcd_place
-
-
-@pytest.fixture
-def owners() -> Iterator[list[Owner]]:
-    started: list[Owner] = []
-    yield started
-    for owner in started:
-        owner.session.close(revoke=False)
 
 
 def test_one_member_killed_and_everything_goes_on(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +20,6 @@ from fortdb.coordination.operations import (
     write_record,
 )
 from fortdb.coordination.session import Session
-from fortdb.coordination.store import Store
 from fortdb.errors import Busy, FortError, StoreConflict, Unavailable
 from fortdb.model import (
     Ack,
@@ -33,7 +32,7 @@ from fortdb.model import (
     Partition,
     PartitionRecord,
 )
-from tests.coordination.conftest import Place
+from tests.coordination.conftest import Owner, Place
 from tests.support.waiting import eventually
 
 LAYOUT = Layout(
@@ -48,44 +47,6 @@ RECORD = PartitionRecord("p1", "n1", 1, {"n1": "d1.1"}, ("n1", "n2"))
 
 def node(name: str, incarnation: str = "d1.1") -> NodeRecord:
     return NodeRecord(name, "a", "h:1", "h:2", "h:3", incarnation, NodeState.SERVING, "0.1.0")
-
-
-@dataclass
-class Owner:
-    """What a node's process would be: it remembers what it was told."""
-
-    place: Place
-    views: list[ClusterView] = field(default_factory=list)
-    leases: list[tuple[int, int]] = field(default_factory=list)  # (told at, valid until)
-    session: Session = field(init=False)
-    store: Store = field(init=False)
-
-    def start(self, registration: NodeRecord | None = None, relist_ms: int = 60_000) -> Owner:
-        self.store = self.place.open()
-        self.session = Session(
-            self.store,
-            self.place.keys,
-            on_view=self.views.append,
-            registration=registration,
-            lease_ttl_ms=self.place.lease_ms,
-            on_lease=lambda until_ms: self.leases.append((steady_ms(), until_ms)),
-            relist_ms=relist_ms,
-        )
-        self.session.start()
-        return self
-
-    @property
-    def nodes(self) -> set[str]:
-        return set(self.views[-1].nodes) if self.views else set()
-
-
-@pytest.fixture
-def owners(place: Place) -> Iterator[list[Owner]]:
-    """Owners that a test started; their sessions are closed before the stores are."""
-    started: list[Owner] = []
-    yield started
-    for owner in started:
-        owner.session.close(revoke=False)
 
 
 def test_a_view_converges_to_what_the_store_holds(place: Place, owners: list[Owner]) -> None:

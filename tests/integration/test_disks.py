@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +83,41 @@ def test_a_follower_with_a_full_disk_leaves_and_comes_back(tmp_path: Path, first
         assert load.failures == []
         with ring.client() as client:
             load.check(client)
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["with-data", "new"])
+def test_a_disk_that_is_full_at_the_start(tmp_path: Path, is_new: bool) -> None:
+    """The process stays, says what is missing, ends when it is told to and starts over once there is room."""
+    (tmp_path / "node-1").mkdir()
+    with small_disk(tmp_path / "disk", 48) as disk:
+        data = disk / "data"
+        data.mkdir()
+        (tmp_path / "node-1" / "data").symlink_to(data)
+        with running_ring(tmp_path) as ring, ring.client() as client:
+            client.put("before", "1")
+            process = ring.process("node-1")
+            process.stop()
+            if is_new:
+                shutil.rmtree(data)
+                data.mkdir()
+            ballast = fill_disk(disk, leave_bytes=0)
+            process.start()
+            eventually("node-1 says that it failed", lambda: node_state(ring, "node-1") == "failed", 30)
+            code, health = health_of_process(ring, "node-1")
+            assert code == 503
+            assert re.search(
+                rf"{process.directory}/data has \d+ bytes free, and the node needs 4,194,304 to start",
+                health["reason"],
+            )
+            assert health["reason"] in process.last_words()
+            client.put("meanwhile", "2")
+            process.stop()
+            assert process.exit_code == 0
+            process.start()
+            eventually("node-1 says that it failed again", lambda: node_state(ring, "node-1") == "failed", 30)
+            ballast.unlink()
+            wait_healthy(ring)
+            assert client.get_many(["before", "meanwhile"]) == {"before": b"1", "meanwhile": b"2"}
 
 
 def test_a_damaged_file_is_told_and_never_read(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from fortdb.storage.rocks import RocksEngine
@@ -40,11 +38,3 @@ def flip_bit(file: Path, position: int, bit: int = 0) -> None:
 def biggest(path: Path, suffix: str) -> Path:
     """The biggest file of a kind."""
     return max(path.glob(f"*{suffix}"), key=lambda file: file.stat().st_size)
-
-
-def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 20.0) -> None:
-    """Return once the condition holds; fail with `what` if it does not in time."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"not in {deadline_s} s: {what}"
-        time.sleep(0.01)

@@ -10,8 +10,9 @@ import pytest
 
 from fortdb.errors import DiskFull
 from fortdb.storage.identity import open_directory
-from tests.storage.engines import MEBIBYTE, open_engine, wait_until
+from tests.storage.engines import MEBIBYTE, open_engine
 from tests.support.disks import fill_disk, small_disk
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_full_disk_loses_nothing_acknowledged(disk: Path, memtable_bytes: int)
     path = disk / "engine"
     engine = open_engine(path, memtable_bytes)
     ballast = disk / "ballast"
-    wait_until(lambda: len(list((path / "journal").glob("segment-*"))) == 3, "segments are ready")
+    eventually("segments are ready", lambda: len(list((path / "journal").glob("segment-*"))) == 3)
     fill_disk(disk, leave_bytes=8 * MEBIBYTE)
     acknowledged = 0
     with pytest.raises(DiskFull, match="is full.*make room|is full.*Make room") as full:

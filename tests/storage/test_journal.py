@@ -14,7 +14,8 @@ from fortdb.errors import StorageFailed
 from fortdb.storage import segments
 from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.segments import HEADER_BYTES, RECORD_BYTES, used_bytes
-from tests.storage.engines import flip_bit, wait_until
+from tests.storage.engines import flip_bit
+from tests.support.waiting import eventually
 
 FAILURES: list[Exception] = []  # of the journals' threads
 PAGE = 4096
@@ -260,7 +261,7 @@ def test_a_full_disk_is_told_when_a_segment_is_needed(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(directory)
-    wait_until(lambda: len(list(directory.glob("segment-*"))) == 3, "two segments are ready")
+    eventually("two segments are ready", lambda: len(list(directory.glob("segment-*"))) == 3)
 
     def full(descriptor: int, size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -285,7 +286,7 @@ def test_with_another_size_the_former_segments_go(directory: Path) -> None:
     sequence = journal.sequence
     journal.close()
     journal = open_journal(directory, 2 * SMALL, after=sequence)
-    wait_until(lambda: len(list(directory.glob("segment-*"))) == 3, "two segments are ready")
+    eventually("two segments are ready", lambda: len(list(directory.glob("segment-*"))) == 3)
     assert {path.stat().st_size for path in directory.iterdir()} == {2 * SMALL}
     journal.close()
     assert batches(directory, after=sequence) == []

@@ -13,7 +13,8 @@ from fortdb.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from fortdb.model import TOKEN_SPACE
 from fortdb.storage.engine import Engine, ReplicaState
 from fortdb.storage.keys import data_bound, data_key
-from tests.storage.engines import MEBIBYTE, open_engine, wait_until
+from tests.storage.engines import MEBIBYTE, open_engine
+from tests.support.waiting import eventually
 
 OFFSET_MAX = (1 << 64) - 1
 ALL = (data_bound(0), data_bound(TOKEN_SPACE))
@@ -179,14 +180,14 @@ def test_a_trimmed_log_leaves_the_disk(tmp_path: Path) -> None:
             batch.put_log(1, offset, entry)
         batch.delete_log(1, 0, first + 64 - kept)
         engine.write(batch, sync=False)
-    wait_until(
-        lambda: engine.stats().bytes_on_disk < 16 * MEBIBYTE, "the log's space was reclaimed by itself"
+    eventually(
+        "the log's space was reclaimed by itself", lambda: engine.stats().bytes_on_disk < 16 * MEBIBYTE
     )
     assert engine.last_offset(1) == 4096
     assert len(engine.entries(1, 4097 - kept, 4096, 1 << 30)) == kept
     assert len(list(engine.entries_backward(1))) == kept
     engine.compact()
-    wait_until(lambda: bytes_of_tables(tmp_path / "engine") < 2 * MEBIBYTE, "only what is kept is on disk")
+    eventually("only what is kept is on disk", lambda: bytes_of_tables(tmp_path / "engine") < 2 * MEBIBYTE)
     assert len(engine.entries(1, 4097 - kept, 4096, 1 << 30)) == kept
     engine.close()
 

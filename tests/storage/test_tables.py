@@ -11,7 +11,8 @@ from fortdb.errors import DiskFull, StorageFailed
 from fortdb.storage.engine import ReplicaState
 from fortdb.storage.recent import Recent
 from fortdb.storage.rocks import RocksEngine
-from tests.storage.engines import MEBIBYTE, open_engine, wait_until
+from tests.storage.engines import MEBIBYTE, open_engine
+from tests.support.waiting import eventually
 
 ALL = (b"\x01", b"\x02")
 
@@ -52,8 +53,8 @@ def test_a_key_is_in_the_table_then_frozen_then_in_rocksdb(tmp_path: Path) -> No
 def test_a_full_table_is_moved_by_another_thread(tmp_path: Path) -> None:
     engine = open_engine(tmp_path / "engine")
     put(engine, b"\x01big", bytes(MEBIBYTE))
-    wait_until(lambda: in_rocksdb(engine, b"\x01big") is not None, "it is in RocksDB")
-    wait_until(lambda: not engine.frozen, "and nowhere else")
+    eventually("it is in RocksDB", lambda: in_rocksdb(engine, b"\x01big") is not None)
+    eventually("and nowhere else", lambda: not engine.frozen)
     assert engine.get(b"\x01big") == bytes(MEBIBYTE)
     engine.close()
 
@@ -120,7 +121,7 @@ def test_what_fails_in_another_thread_is_told_by_the_next_call(
 
     monkeypatch.setattr(getattr(engine, thread), "_work", fail)
     getattr(engine, thread).wake()
-    wait_until(lambda: engine.failure is not None, "it failed")
+    eventually("it failed", lambda: engine.failure is not None)
     assert (engine.table, engine.frozen) == ({}, {})
     with pytest.raises(kind, match=str(error.args[-1]).split(":")[0]):
         engine.get(b"\x01a")

@@ -19,13 +19,7 @@ from click.testing import CliRunner, Result
 from fortdb.cli.layout import arrived
 from fortdb.cli.main import COMMANDS, main
 from fortdb.client import PlannedMove, parse_ring
-from tests.unit.client_servers import RedisServer, free_port, needs_redis, redis_server, scripted_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
+from tests.unit.client_servers import RedisServer, free_port, needs_redis, scripted_server
 
 
 def fortdb(port: int, *arguments: str, typed: bytes | None = None) -> Result:

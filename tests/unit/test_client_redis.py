@@ -16,12 +16,6 @@ from tests.unit.client_servers import RedisServer, needs_redis, redis_server
 pytestmark = needs_redis
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
-
-
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Client]:
     with Client(port=server.port) as connected:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,48 +18,35 @@ from hypothesis import strategies as st
 
 from fortdb import limits
 from fortdb.errors import DiskFull, StorageFailed
-from fortdb.model import Layout, NodeSpec, Partition, PartitionRecord
+from fortdb.model import Layout, NodeSpec, Partition
 from fortdb.native import lane
 from fortdb.net.front import Front
-from fortdb.net.loop import Loop
-from fortdb.net.peer import Greeting
-from fortdb.net.stream import Outbox
-from fortdb.node import service as service_module
 from fortdb.node.clients import NodeClients
-from fortdb.node.disk import open_replica
-from fortdb.node.service import Hosted, NodeService, Settings
 from fortdb.protocol.resp import pack
 from fortdb.replication.entries import decode_entry
 from fortdb.ring.tokens import TokenMap, _hash_of
-from fortdb.storage.rocks import RocksEngine
+from tests.support.ways import (
+    FOREVER_MS,
+    PARTITION,
+    PLAIN,
+    NodeProcess,
+    needs_c,
+    received,
+    same,
+    sizes_of_pieces,
+)
 
-pytestmark = pytest.mark.skipif(lane is None, reason="the functions in C were not built")
-
-PARTITION, EPOCH, FOREVER_MS = 3, 5, 1 << 50
-SETTINGS = Settings(3_000, 100, 1_000, 3_000, 1_000, 1)
+pytestmark = needs_c
 
 
-class Node:
+class Node(NodeProcess):
     """A node that leads all keys, and a client of its."""
 
-    def __init__(self, directory: str, in_c: bool) -> None:
-        self.in_c = in_c
-        self.loop, self.outbox = Loop(), Outbox()
-        self.engine = RocksEngine(
-            Path(directory) / "engine", cache_bytes=1 << 20, memtable_bytes=1 << 20, sync=False
-        )
-        self.service = NodeService(
-            self.loop, self.outbox, self.engine, Greeting("c", "node", "life"), SETTINGS
-        )
+    def __init__(self, in_c: bool) -> None:
+        super().__init__(in_c)
         partition = Partition(PARTITION, "p-003", 0, ("node",))
         self.service.tokens = TokenMap(Layout(1, 1, 1, {"node": NodeSpec("zone")}, (partition,)))
-        replica = open_replica(self.engine, PARTITION, "p-003", "node", "life", None)
-        self.hosted = Hosted(replica, ((0, 1 << 64),))
-        self.service.host(self.hosted)
-        record = PartitionRecord("p-003", "node", EPOCH, {"node": "life"}, ("node",), handover=True)
-        replica.adopt(record, 1, self.loop.now_ms, 1)
-        self.service.touch(self.hosted)
-        clients = NodeClients(self.service, lambda: b"{}", dict, dict)
+        clients = NodeClients(self.service, dict, dict)
         self.front = Front(
             self.loop,
             self.outbox,
@@ -76,22 +60,8 @@ class Node:
         self.client = socket.create_connection(("127.0.0.1", self.front.listener.port))
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.client.setblocking(False)
-        self.turn(3)
-        self.service.lease_renewed(FOREVER_MS)
+        self.lead()
         assert self.say(pack([b"PING"])) == b"+PONG\r\n"  # the first of a connection decides how it speaks
-
-    def turn(self, count: int = 1) -> None:
-        """Let the loop go round."""
-        for _ in range(count):
-            self.loop.tick_again()
-            with pytest.MonkeyPatch.context() as patch:
-                if not self.in_c:
-                    patch.setattr(service_module, "lane", None)
-                self.loop.run(self._tick)
-
-    def _tick(self) -> None:
-        self.service.tick()
-        self.loop.stop()
 
     def say(self, data: bytes, sizes: tuple[int, ...] = (1 << 16,)) -> bytes:
         """All answers to what is sent in pieces of these sizes in turn, and to a last word."""
@@ -105,48 +75,27 @@ class Node:
                     at += self.client.send(data[at : at + sizes[turn % len(sizes)]])
                 turn += 1
             self.turn()
-            with contextlib.suppress(BlockingIOError):
-                answers += self.client.recv(1 << 20)
+            answers += received(self.client)
         return answers[: -len(end)]
 
-    def log(self) -> list[Any]:
+    def plain_count(self) -> int:
+        return sum(self.front.plain_counts)
+
+    def left_behind(self) -> Any:
         """What was appended, in one piece: how it is cut into entries is the ticks'."""
-        entries = self.engine.entries(PARTITION, 1, 1 << 40, 1 << 30)
-        return [one for at, entry in enumerate(entries, 1) for one in decode_entry(entry, at).operations]
+        entries = enumerate(self.entries(), 1)
+        return [one for at, entry in entries for one in decode_entry(entry, at).operations]
 
     def close(self) -> None:
-        """Let everything go."""
         self.client.close()
         self.front.close()
-        self.service._jobs.shutdown()
-        self.engine.close()
-        self.loop.close()
-
-
-@contextlib.contextmanager
-def node(in_c: bool) -> Iterator[Node]:
-    with tempfile.TemporaryDirectory() as directory:
-        made = Node(directory, in_c)
-        try:
-            yield made
-        finally:
-            made.close()
-
-
-def same(story: Callable[[Node], Any]) -> Any:
-    """What a story tells, and leaves behind, which must not depend on the way."""
-    told = []
-    for in_c in (True, False):
-        with node(in_c) as made:
-            told.append((story(made), made.log()))
-            assert in_c or not sum(made.front.plain_counts)
-    assert told[0] == told[1]
-    return told[0][0]
+        super().close()
 
 
 def test_bounds_in_c_are_those_of_python() -> None:
     names = [name for name in dir(lane) if name.isupper()]
     assert len(names) >= 10
+    assert {"FRAME_BYTES_MAX", "PEER_OUTPUT_BYTES", "CHANNEL_REQUESTS_MAX"} <= set(names)
     for name in names:
         assert getattr(lane, name) == getattr(limits, name), name
 
@@ -157,10 +106,8 @@ def test_hashes_are_those_of_python(key: bytes) -> None:
     assert lane.hash_of(key) == lane.hash_portably(key) == _hash_of(key)
 
 
-KEYS = st.sampled_from([b"a", b"b", b"k{a}", b"", b"x" * 300])
 COMMANDS = st.one_of(
-    st.tuples(st.sampled_from([b"GET", b"get"]), KEYS),
-    st.tuples(st.sampled_from([b"SET", b"put"]), KEYS, st.sampled_from([b"", b"v", b"w" * 2000, b"\r\n$3"])),
+    PLAIN,
     st.sampled_from(
         [
             (b"INCR", b"n"),
@@ -173,34 +120,33 @@ COMMANDS = st.one_of(
         ]
     ),
 )
-SIZES = st.lists(st.sampled_from([1, 7, 40, 300, 5000, 100_000]), min_size=1, max_size=4).filter(
-    lambda sizes: max(sizes) > 40
-)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(COMMANDS, min_size=1, max_size=25), SIZES)
+@given(st.lists(COMMANDS, min_size=1, max_size=25), sizes_of_pieces(40))
 def test_answers_and_log_are_the_same(commands: list[tuple[bytes, ...]], sizes: list[int]) -> None:
     data = b"".join(pack(command) for command in commands)
-    same(lambda made: made.say(data, tuple(sizes)))
+    same(Node, lambda made: made.say(data, tuple(sizes)))
 
 
 def test_what_is_between_multi_and_exec_is_refused() -> None:
     between = pack([b"SET", b"a", b"1"]) + pack([b"GET", b"a"])
     data = between + pack([b"MULTI"]) + between + pack([b"EXEC"]) + between
     for sizes in ((9,), (1 << 16,)):
-        answers = same(partial(Node.say, data=data, sizes=sizes))
+        answers = same(Node, partial(Node.say, data=data, sizes=sizes))
         assert answers.startswith(b"+OK\r\n$1\r\n1\r\n-ERR") and answers.endswith(b"\r\n+OK\r\n$1\r\n1\r\n")
 
 
 def test_a_key_that_is_too_long_is_refused() -> None:
     long = b"y" * (limits.KEY_BYTES_MAX + 1)
-    answers = same(lambda made: made.say(pack([b"SET", long, b"1"]) + pack([b"GET", long[1:]]), (5000,)))
+    answers = same(
+        Node, lambda made: made.say(pack([b"SET", long, b"1"]) + pack([b"GET", long[1:]]), (5000,))
+    )
     assert answers.startswith(b"-ERR key of 16385 bytes") and answers.endswith(b"$-1\r\n")
 
 
 def test_plain_requests_go_the_short_way() -> None:
-    with node(in_c=True) as made:
+    with Node(in_c=True) as made:
         made.say(b"".join(pack([b"SET", b"%d" % n, b"v"]) + pack([b"GET", b"-%d" % n]) for n in range(20)))
         assert made.front.plain_counts == [20, 20]
 
@@ -210,13 +156,13 @@ def test_answers_keep_the_order_of_requests() -> None:
     data = b"".join(
         pack([b"GET", b"a"]) + pack([b"SET", b"a", b"%d" % n]) + pack([b"GET", b"b"]) for n in range(5)
     )
-    answers = same(lambda made: made.say(data))
+    answers = same(Node, lambda made: made.say(data))
     assert answers.startswith(b"$-1\r\n+OK\r\n$-1\r\n$1\r\n0\r\n+OK\r\n")
 
 
 def test_a_long_pipeline_of_large_values_is_bounded() -> None:
     data = pack([b"SET", b"large", b"v" * 50_000]) + pack([b"GET", b"large"]) * 300
-    answers = same(lambda made: made.say(data))
+    answers = same(Node, lambda made: made.say(data))
     assert len(answers) == 5 + 300 * len(b"$50000\r\n" + b"v" * 50_000 + b"\r\n")
 
 
@@ -230,12 +176,12 @@ def test_nothing_is_served_without_a_lease() -> None:
         made.service.lease_renewed(FOREVER_MS)
         return held, made.say(b"")
 
-    assert same(story) == (2, b"$1\r\n1\r\n+OK\r\n")
+    assert same(Node, story) == (2, b"$1\r\n1\r\n+OK\r\n")
 
 
 def test_the_clock_is_read_after_the_socket() -> None:
     """A node that was paused meets requests that came meanwhile with the moment of its waking (rule 14)."""
-    with node(in_c=True) as made:
+    with Node(in_c=True) as made:
         made.say(pack([b"SET", b"a", b"1"]))
         (connection,) = made.front.connections
         made.hosted.serve_until_ms = made.loop.now_ms - 1
@@ -256,14 +202,14 @@ def test_a_refusal_and_an_async_keyspace_are_for_the_long_way() -> None:
         made.service.async_prefixes = {b"orders"}
         return refused, made.say(pack([b"SET", b"orders/1", b"1"]) + pack([b"GET", b"orders/1"]))
 
-    assert same(story) == (b"-DISKFULL no room\r\n$-1\r\n", b"+OK\r\n$1\r\n1\r\n")
+    assert same(Node, story) == (b"-DISKFULL no room\r\n$-1\r\n", b"+OK\r\n$1\r\n1\r\n")
 
 
 def test_of_a_failed_engine_nobody_is_told_in_an_answer() -> None:
     """The node gives up instead, so that whoever asked asks the next leader."""
     for in_c in (True, False):
         for command in ([b"GET", b"a"], [b"GET", b"a", b"STALE"], [b"SET", b"a", b"2"], [b"SCAN", b"0"]):
-            with node(in_c) as made:
+            with Node(in_c) as made:
                 made.say(pack([b"SET", b"a", b"1"]))
                 with pytest.raises(StorageFailed):
                     made.engine.fail(Exception("IO error: while testing"))

@@ -7,116 +7,59 @@ what its log holds, what it remembers and what the leader hears is compared.
 from __future__ import annotations
 
 import contextlib
-import socket
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fortdb.native import lane
-from fortdb.net.loop import Loop
-from fortdb.net.peer import Greeting, Peer
-from fortdb.net.stream import Outbox
-from fortdb.node.disk import open_replica
-from fortdb.node.service import Hosted, NodeService, Settings
+from fortdb.net.peer import Greeting
 from fortdb.replication.entries import DELETE, PUT, Operation, RequestId, encode_entry, encode_operation
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.messages import FRAME, Ack, Align, Append, FrameReader, Query, Type, decode, encode
-from fortdb.storage.rocks import RocksEngine
+from tests.support import ways
+from tests.support.ways import EPOCH, PARTITION, NodeProcess, needs_c, pieces, received
 
-pytestmark = pytest.mark.skipif(lane is None, reason="the functions in C were not built")
-
-PARTITION, EPOCH = 3, 5
-SETTINGS = Settings(3_000, 100, 1_000, 3_000, 1_000, 1)
+pytestmark = needs_c
 
 
-class Follower:
+class Follower(NodeProcess):
     """A node that follows, and the leader that dialled it."""
 
-    def __init__(self, directory: str, in_c: bool) -> None:
-        self.loop, self.outbox = Loop(), Outbox()
-        self.engine = RocksEngine(
-            Path(directory) / "engine", cache_bytes=1 << 20, memtable_bytes=1 << 20, sync=False
-        )
-        own = Greeting("c", "node", "life")
-        self.service = NodeService(self.loop, self.outbox, self.engine, own, SETTINGS)
-        self.replica = open_replica(self.engine, PARTITION, "p-003", "node", "life", None)
-        self.service.host(Hosted(self.replica, ((0, 1 << 64),)))
-        ours, self.leader = socket.socketpair()
-        self.leader.setblocking(False)
-        links = self.service.links
-        way = (lane.hear_requests, self.service, [0, 0]) if in_c and lane is not None else None
-        self.peer = Peer(self.loop, self.outbox, ours, own, links._heard_peer, links._peer_closed, way)
+    def __init__(self, in_c: bool) -> None:
+        super().__init__(in_c)
+        self.peer, self.leader = self.dialled(Greeting("c", "leader", "life"))
         self._reader = FrameReader()
-        self.say(Greeting("c", "leader", "life").encode())
+        self.say(b"")
 
     def say(self, data: bytes, size: int = 1 << 20) -> list[Any]:
         """What the follower answers to frames that come in pieces of `size` bytes."""
-        for at in range(0, len(data), size):
+        for piece in pieces(data, [size]):
             with contextlib.suppress(OSError):  # it hung up
-                self.leader.send(data[at : at + size])
+                self.leader.send(piece)
             self.turn()
         self.turn(2)
-        frames: list[tuple[int, bytes]] = []
-        with contextlib.suppress(OSError):
-            while data := self.leader.recv(1 << 20):
-                frames += self._reader.feed(data)
+        frames = self._reader.feed(received(self.leader))
         return [decode(kind, body) for kind, body in frames if kind != Type.HELLO]
-
-    def turn(self, count: int = 1) -> None:
-        """Let the loop go round."""
-
-        def tick() -> None:
-            self.service.tick()
-            self.loop.stop()
-
-        for _ in range(count):
-            self.loop.tick_again()
-            self.loop.run(tick)
 
     def state(self) -> Any:
         """Everything that entries leave behind."""
-        log, memory = self.replica.log, self.replica.log.memory
-        remembered = {key: (dict(one.known), one.watermark) for key, one in memory.sessions.items()}
-        entries = self.engine.entries(PARTITION, 1, log.last_offset, 1 << 30)
+        log = self.replica.log
         pending = [(one.offset, one.entry, one.operations) for one in log.pending]
         data = self.engine.scan(b"", b"\xff", 1000)
         facts = (log.shape, log.commit, log.applied, log.synced_offset, log.timestamp_ms)
         role = (self.replica.epoch, self.replica.leader_name, self.replica.aligned, self.peer.is_open)
-        return facts, role, entries, pending, data, remembered
+        return facts, role, self.entries(), pending, data, self.memory()
 
     def close(self) -> None:
-        """Let everything go."""
         self.peer.close("done")
         self.leader.close()
-        self.service._jobs.shutdown()
-        self.engine.close()
-        self.loop.close()
-
-
-@contextlib.contextmanager
-def follower(in_c: bool) -> Iterator[Follower]:
-    with tempfile.TemporaryDirectory() as directory:
-        made = Follower(directory, in_c)
-        try:
-            yield made
-        finally:
-            made.close()
+        super().close()
 
 
 def same(frames: list[bytes], size: int = 1 << 20) -> tuple[list[Any], Any]:
     """What is answered and left behind, which must not depend on the way."""
-    told = []
-    for in_c in (True, False):
-        with follower(in_c) as made:
-            answers = [made.say(frame, size) for frame in frames]
-            told.append((answers, made.state()))
-    assert told[0] == told[1]
-    return told[0]
+    return ways.same(Follower, lambda made: ([made.say(frame, size) for frame in frames], made.state()))
 
 
 def aligned(epoch: int = EPOCH, offset: int = 0, offset_epoch: int = 0) -> bytes:
@@ -224,7 +167,7 @@ def test_whatever_is_appended(appends: list[tuple[list[list[bytes]], int]], data
 
 
 def test_entries_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    with follower(in_c=True) as made:
+    with Follower(in_c=True) as made:
         made.say(aligned())
         monkeypatch.setattr(made.service.links, "_heard_leader", None)
         made.say(append(0, 0, 0, ONE) + append(1, EPOCH, 1, TWO, THREE), 11)

@@ -5,10 +5,9 @@ Each test plays the same story twice, with the functions in C and without, on re
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,9 +18,7 @@ from fortdb.limits import CHANNEL_REQUESTS_MAX
 from fortdb.model import Layout, NodeSpec, Partition
 from fortdb.native import lane
 from fortdb.net.front import ClientConnection, Front
-from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Link
-from fortdb.net.stream import Outbox
 from fortdb.protocol.resp import pack
 from fortdb.replication.messages import (
     FrameReader,
@@ -35,8 +32,9 @@ from fortdb.replication.messages import (
 from fortdb.ring.tokens import TokenMap, even_tokens
 from fortdb.router.channels import Channel, Unanswered
 from fortdb.router.service import RouterService
+from tests.support.ways import PLAIN, Process, needs_c, pieces, received, same
 
-pytestmark = pytest.mark.skipif(lane is None, reason="the functions in C were not built")
+pytestmark = needs_c
 
 NODES = ("a", "b")
 PARTITIONS = 4
@@ -63,10 +61,8 @@ class FakeNode:
         """What has arrived since, and at least so many: the kernel may take a moment."""
         found: list[Request] = []
         for _ in range(_PATIENCE):
-            with contextlib.suppress(BlockingIOError):
-                while data := self.connection.recv(1 << 20):
-                    frames = self._reader.feed(data)
-                    found += [decode_request(body) for kind, body in frames if kind == Type.REQUEST]
+            frames = self._reader.feed(received(self.connection))
+            found += [decode_request(body) for kind, body in frames if kind == Type.REQUEST]
             if len(found) >= count:
                 break
             time.sleep(0.001)
@@ -78,11 +74,11 @@ class FakeNode:
         self._listener.close()
 
 
-class Router:
+class Router(Process):
     """A router with a client and two nodes, turned by hand."""
 
     def __init__(self, in_c: bool) -> None:
-        self.loop, self.outbox = Loop(), Outbox()
+        super().__init__(in_c)
         self.service = RouterService(self.loop, self.outbox, "c", "router", 5_000, dict, dict)
         self.front = Front(
             self.loop,
@@ -124,16 +120,10 @@ class Router:
         self.connection = ClientConnection(self.front, ours, "client")
         self.turn_until(lambda: all(link.is_up for link in self.service.links.values()))
 
-    def turn(self, count: int = 2) -> None:
-        """Let the loop go round."""
-        for _ in range(count):
-            self.loop.tick_again()
-            self.loop.run(self._tick)
-
     def turn_until(self, is_so: Callable[[], bool]) -> None:
         """Let the loop go round until something is so: the kernel may take a moment."""
         for _ in range(_PATIENCE):
-            self.turn()
+            self.turn(2)
             if is_so():
                 return
             time.sleep(0.001)
@@ -143,20 +133,17 @@ class Router:
         link = self.service.links[node.name]
         return sum(len(channel) for channel in self.service.channels.values() if channel.wire is link)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         self.outbox.flush()
-        self.loop.stop()
 
     def answers(self) -> bytes:
         """What the client has got since."""
-        got = b""
-        with contextlib.suppress(BlockingIOError):
-            while data := self.client.recv(1 << 20):
-                got += data
-        return got
+        return received(self.client)
+
+    def plain_count(self) -> int:
+        return sum(self.front.plain_counts)
 
     def close(self) -> None:
-        """Let everything go."""
         self.connection.close("over")
         self.client.close()
         self.front.close()
@@ -164,37 +151,7 @@ class Router:
             link.close()
         for node in self.nodes.values():
             node.close()
-        self.loop.close()
-
-
-@contextlib.contextmanager
-def router(in_c: bool) -> Iterator[Router]:
-    made = Router(in_c)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def same(story: Callable[[Router], Any]) -> Any:
-    """What a story tells, which must not depend on the way."""
-    told = []
-    for in_c in (True, False):
-        with router(in_c) as made:
-            told.append(story(made))
-            shortly = sum(made.front.plain_counts)
-            assert not shortly if not in_c else True
-    assert told[0] == told[1]
-    return told[0]
-
-
-def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
-    """`data` cut into pieces of these sizes, over and over."""
-    at = turn = 0
-    while at < len(data):
-        yield data[at : at + sizes[turn % len(sizes)]]
-        at += sizes[turn % len(sizes)]
-        turn += 1
+        super().close()
 
 
 def talk(made: Router, data: bytes, sizes: list[int], reply_sizes: list[int]) -> Any:
@@ -202,8 +159,8 @@ def talk(made: Router, data: bytes, sizes: list[int], reply_sizes: list[int]) ->
     heard: list[tuple[str, Request]] = []
     for piece in pieces(data, sizes):
         made.client.send(piece)
-        made.turn(1)
-    made.turn()
+        made.turn()
+    made.turn(2)
     for node in made.nodes.values():
         requests = node.requests(made.unanswered(node))
         heard += [(node.name, request) for request in requests]
@@ -215,17 +172,12 @@ def talk(made: Router, data: bytes, sizes: list[int], reply_sizes: list[int]) ->
         ]
         for piece in pieces(b"".join(replies), reply_sizes):
             node.connection.send(piece)
-            made.turn(1)
+            made.turn()
         made.turn_until(lambda node=node: not made.unanswered(node))  # type: ignore[misc]
     left = [len(channel) for channel in made.service.channels.values()]
     return heard, made.answers(), left, made.connection.is_open
 
 
-KEYS = st.sampled_from([b"a", b"b", b"k{a}", b"", b"x" * 300, b"\r\n$3\r\n"])
-PLAIN = st.one_of(
-    st.tuples(st.sampled_from([b"GET", b"get", b"gEt"]), KEYS),
-    st.tuples(st.sampled_from([b"SET", b"put", b"PUT"]), KEYS, st.sampled_from([b"", b"v", b"w" * 2000])),
-)
 SPECIAL = st.sampled_from(
     [
         (b"PING",),
@@ -245,13 +197,13 @@ def test_what_is_sent_on_and_answered_is_the_same(
     commands: list[tuple[bytes, ...]], sizes: list[int], reply_sizes: list[int]
 ) -> None:
     data = b"".join(pack(command) for command in commands)
-    same(lambda made: talk(made, data, sizes, reply_sizes))
+    same(Router, lambda made: talk(made, data, sizes, reply_sizes))
 
 
 def test_plain_requests_go_the_short_way() -> None:
-    with router(in_c=True) as made:
+    with Router(in_c=True) as made:
         made.client.send(pack([b"PING"]))
-        made.turn()
+        made.turn(2)
         data = pack([b"SET", b"a", b"1"]) + pack([b"get", b"a"]) + pack([b"PUT", b"b", b"2"])
         heard, answers, left, _ = talk(made, data, [len(data)], [1000])
         assert made.front.plain_counts == [1, 2]
@@ -269,7 +221,7 @@ def test_a_request_and_a_reply_may_be_torn_anywhere() -> None:
         told = [talk(made, pack([b"PING"]), [100], [100])]
         return told + [talk(made, data, [at, len(data)], [at, 100]) for at in range(1, len(data))]
 
-    for heard, answers, left, _ in same(story)[1:]:
+    for heard, answers, left, _ in same(Router, story)[1:]:
         assert [request.command for _, request in heard] == [data[:27], data[27:]]
         assert answers == b":100\r\n:101\r\n"
         assert not any(left)
@@ -285,24 +237,24 @@ def test_a_full_channel_says_busy() -> None:
                 channel.unanswered[channel.next] = Unanswered(b"", Nobody(), True, 1 << 40)
                 channel.next += 1
         made.client.send(pack([b"PING"]))
-        made.turn()
+        made.turn(2)
         made.client.send(pack([b"GET", b"a"]))
-        made.turn()
+        made.turn(2)
         return made.answers()
 
-    assert b"BUSY" in same(story)
+    assert b"BUSY" in same(Router, story)
 
 
 def test_watermarks_follow_the_oldest_request_without_an_answer() -> None:
     def story(made: Router) -> Any:
         made.client.send(pack([b"PING"]))
-        made.turn()
+        made.turn(2)
         node = made.nodes[NODES[made.tokens.partition_of(0).id % 2]]
         seen = []
         key = next(b"%d" % n for n in range(99) if made.tokens.locate(b"%d" % n)[1].id == 0)
         for answer in ([], [2], [3], [], [1], [4, 5, 6]):
             made.client.send(pack([b"SET", key, b"1"]))
-            made.turn()
+            made.turn(2)
             seen += [(request.sequence, request.watermark) for request in node.requests(1)]
             left = made.unanswered(node) - len(answer)
             for sequence in answer:
@@ -310,7 +262,7 @@ def test_watermarks_follow_the_oldest_request_without_an_answer() -> None:
             made.turn_until(lambda left=left: made.unanswered(node) == left)  # type: ignore[misc]
         return seen, made.answers(), made.service.channels[0].watermark()
 
-    seen, _, oldest = same(story)
+    seen, _, oldest = same(Router, story)
     assert seen == [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 4)]
     assert oldest == 7
 
@@ -319,16 +271,16 @@ def test_watermarks_follow_the_oldest_request_without_an_answer() -> None:
 def test_a_refusal_leaves_the_request_unanswered(status: Status) -> None:
     def story(made: Router) -> Any:
         made.client.send(pack([b"PING"]) + pack([b"GET", b"a"]))
-        made.turn()
+        made.turn(2)
         for node in made.nodes.values():
             for request in node.requests():
                 node.connection.send(
                     encode_reply(request.partition, request.epoch, request.sequence, status, b"1 a")
                 )
-        made.turn()
+        made.turn(2)
         return made.answers(), sum(len(channel) for channel in made.service.channels.values())
 
-    assert same(story) == (b"+PONG\r\n", 1)
+    assert same(Router, story) == (b"+PONG\r\n", 1)
 
 
 def test_only_the_present_leader_is_believed() -> None:
@@ -336,25 +288,25 @@ def test_only_the_present_leader_is_believed() -> None:
 
     def story(made: Router) -> Any:
         made.client.send(pack([b"PING"]))
-        made.turn()
+        made.turn(2)
         made.client.send(pack([b"SET", b"a", b"1"]))
-        made.turn()
+        made.turn(2)
         (former,) = [node for node in made.nodes.values() if (got := node.requests()) and (request := got[0])]
         (other,) = [node for node in made.nodes.values() if node is not former]
         made.service._route(made.service.channels[request.partition], other.name, 2)
-        made.turn()
+        made.turn(2)
         assert [again.epoch for again in other.requests()] == [2]
         former.connection.send(
             encode_reply(request.partition, request.epoch, request.sequence, Status.DONE, b"+OK\r\n")
         )
-        made.turn()
+        made.turn(2)
         before = made.answers()
         unready = b"-UNAVAILABLE not ready\r\n"
         other.connection.send(encode_reply(request.partition, 2, request.sequence, Status.DONE, unready))
-        made.turn()
+        made.turn(2)
         return before, made.answers()
 
-    before, after = same(story)
+    before, after = same(Router, story)
     assert before == b"+PONG\r\n"
     assert after.startswith(b"-TIMEOUT ")
 
@@ -363,7 +315,7 @@ def test_only_the_present_leader_is_believed() -> None:
 def test_a_node_that_talks_nonsense_is_hung_up_on(bad: bytes) -> None:
     def story(made: Router) -> Any:
         made.nodes["a"].connection.send(bad)
-        made.turn()
+        made.turn(2)
         return made.service.links["a"].is_up, made.service.links["b"].is_up
 
-    assert same(story) == (False, True)
+    assert same(Router, story) == (False, True)
