@@ -36,6 +36,25 @@ class BadRequest(FortError):
     """The request cannot be understood or breaks a bound."""
 
 
+class CrossPartition(FortError):
+    """The keys of a transaction lie in several partitions; nothing of it was executed."""
+
+    code = "CROSSSLOT"
+
+
+class Aborted(FortError):
+    """A transaction over several partitions that was given up before it was decided; nothing was executed."""
+
+    code = "ABORTED"
+    answer = Answer.RETRY
+
+
+class Discarded(FortError):
+    """A transaction of which nothing was executed, because something before its EXEC had failed."""
+
+    code = "EXECABORT"
+
+
 class ProtocolError(FortError):
     """The bytes on the connection are no request at all; the connection cannot go on."""
 

@@ -14,6 +14,18 @@ ARGUMENTS_MAX = 100_000  # of one command; MSET of more is a bulk load and belon
 COMMAND_BYTES_MAX = 32 * 1024 * 1024  # all arguments of one command together
 LINE_BYTES_MAX = 64 * 1024  # a text command is typed by a person or a simple script
 
+TRANSACTION_COMMANDS_MAX = 10_000  # executed in one go, while nobody else is served
+TRANSACTION_BYTES_MAX = (
+    16 * 1024 * 1024
+)  # of its commands; of the effects and answers of a part, in one entry
+TRANSACTION_MS_MAX = 2 * 30_000  # from its beginning to its decision; twice as long as a router asks
+TRACE_AGE_MS = 1_000  # of what a transaction left behind before somebody else finishes it
+TRACES_MAX = 1_000  # told at once to one router
+DECISIONS_MAX = 100_000  # remembered by a partition; each has an end, see `TRANSACTION_MS_MAX`
+WATCHED_KEYS_MAX = 10_000  # of one connection
+WATCHED_BYTES_MAX = 1024 * 1024  # of those keys
+WATCH_LOG_BYTES_MAX = 4 * 1024 * 1024  # of the log that EXEC looks through for writes of what was watched
+
 REPLY_BYTES_MAX = 32 * 1024 * 1024  # one reply of one partition crosses the ring in one frame
 
 # What a connection may hold.

@@ -78,7 +78,7 @@ def _interactive(settings: Settings) -> int:
         click.echo(f"(error) {sentence_of(error)}")
     while True:
         try:
-            line = prompt.prompt(f"{session.address}> " if session.connected else "not connected> ")
+            line = prompt.prompt(_prompt(session))
         except KeyboardInterrupt:
             continue  # ctrl-C drops the line, as shells do
         except EOFError:
@@ -87,6 +87,13 @@ def _interactive(settings: Settings) -> int:
             break
     session.close()
     return 0
+
+
+def _prompt(session: Session) -> str:
+    """What stands before the line that is typed."""
+    if not session.connected:
+        return "not connected> "
+    return f"{session.address}{' (tx)' if session.in_transaction else ''}> "
 
 
 def _converse(session: Session, settings: Settings, line: str) -> bool:

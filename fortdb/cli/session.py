@@ -22,6 +22,7 @@ class Session:
         self.address = address
         self.latency_ms: float | None = None
         self.answer_is_status = False
+        self.in_transaction = False  # between a MULTI and its EXEC
         self._timeout_s = timeout_s
         self._tell = tell
         self._connection: Connection | None = None
@@ -44,7 +45,14 @@ class Session:
             return requests.without_reply([request], exchange, self._timeout_s)[0]
         self.latency_ms = (monotonic() - started_s) * 1000
         self.answer_is_status = connection.first_byte == b"+"
+        self._note_transaction(words[0].upper(), exchange.replies[0])
         return exchange.replies[0]
+
+    def _note_transaction(self, name: bytes, reply: Reply) -> None:
+        if name == b"MULTI" and not isinstance(reply, FortError):
+            self.in_transaction = True
+        elif name in (b"EXEC", b"DISCARD", b"RESET"):
+            self.in_transaction = False
 
     def connect(self) -> Connection:
         """The connection, made anew if the old one is gone; raises `ConnectionFailed`."""
@@ -52,6 +60,7 @@ class Session:
             return self._connection
         self.close()
         self._connection = Connection(self.address, CONNECT_TIMEOUT_S)
+        self.in_transaction = False
         if self._was_connected:
             self._tell(f"the connection was lost; connected to {self.address} again, an open MULTI is gone")
         self._was_connected = True

@@ -3,7 +3,7 @@
 from fortdb.client.address import PORT_DEFAULT, Address, parse_address
 from fortdb.client.client import Client
 from fortdb.client.connection import Connection, Reply
-from fortdb.client.failures import ConnectionFailed
+from fortdb.client.failures import Conflict, ConnectionFailed
 from fortdb.client.pipeline import Later, Pipeline
 from fortdb.client.status import (
     LayoutPlan,
@@ -15,12 +15,14 @@ from fortdb.client.status import (
     parse_ring,
     read_plan,
 )
+from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, WhyFinding, WhyRecord, WhyReplica, WhyRoute
 
 __all__ = [
     "PORT_DEFAULT",
     "Address",
     "Client",
+    "Conflict",
     "Connection",
     "ConnectionFailed",
     "Explanation",
@@ -32,6 +34,7 @@ __all__ = [
     "PlannedMove",
     "Reply",
     "RingStatus",
+    "Transaction",
     "WhyFinding",
     "WhyRecord",
     "WhyReplica",

@@ -10,7 +10,8 @@ raised as they are: routers have already retried what is safe.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,10 +19,12 @@ from typing import Any, Self, TypeVar
 from fortdb.client import requests
 from fortdb.client.address import PORT_DEFAULT, Address, parse_address
 from fortdb.client.connection import Connection, Exchange, Reply
+from fortdb.client.failures import Conflict
 from fortdb.client.pipeline import Pipeline
 from fortdb.client.pool import Pool
 from fortdb.client.requests import Argument, Request
 from fortdb.client.status import LayoutPlan, RingStatus, parse_keyspaces, parse_plan, parse_ring
+from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, parse_why
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.model import Ack, Keyspace
@@ -177,6 +180,33 @@ class Client:
     def pipeline(self) -> Pipeline:
         """Collect commands and send them in one exchange; see `Pipeline`."""
         return Pipeline(self.exchange)
+
+    @contextmanager
+    def transaction(self, *watched: bytes | str) -> Iterator[Transaction]:
+        """Collect commands and execute them at one moment, unless a watched key is written meanwhile; see
+        `Transaction`. Raises `Conflict` then."""
+        deadline_s = monotonic() + self._timeout_s
+        with self._pool.connection(deadline_s) as connection:
+            begun = Transaction(connection, self._timeout_s)
+            try:
+                begun.watch(*watched)
+                yield begun
+                begun.execute()
+            finally:
+                begun.leave()
+        begun.raise_first_error()
+
+    def transact(self, work: Callable[[Transaction], T], *watched: bytes | str) -> T:
+        """Do `work` in a transaction, again and again until nobody wrote a watched key meanwhile; what it
+        returned last. Raises `Conflict` when that took longer than the client's time-out."""
+        deadline_s = monotonic() + self._timeout_s
+        while True:
+            try:
+                with self.transaction(*watched) as begun:
+                    return work(begun)
+            except Conflict:
+                if monotonic() >= deadline_s:
+                    raise
 
     def command(self, *arguments: Argument) -> Reply:
         """Send any command; the reply as it came, an error reply raised."""

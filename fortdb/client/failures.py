@@ -12,6 +12,8 @@ from fortdb.errors import (
     Answer,
     BadRequest,
     Busy,
+    CrossPartition,
+    Discarded,
     DiskFull,
     FortError,
     NotEnoughReplicas,
@@ -31,6 +33,13 @@ class ConnectionFailed(FortError):
     answer = Answer.RETRY
 
 
+class Conflict(FortError):
+    """Somebody wrote a key that the transaction watched: nothing of it was executed, begin it anew."""
+
+    code = "CONFLICT"
+    answer = Answer.RETRY
+
+
 _CLASSES: dict[str, type[FortError]] = {
     "ERR": BadRequest,
     "NOTLEADER": NotLeader,
@@ -41,6 +50,8 @@ _CLASSES: dict[str, type[FortError]] = {
     "IOERR": StorageFailed,
     "DISKFULL": DiskFull,
     "CONFLICT": StoreConflict,
+    "CROSSSLOT": CrossPartition,
+    "EXECABORT": Discarded,
 }
 
 _PROTOCOL_ERROR = "Protocol error"

@@ -6,7 +6,7 @@
     visits.value  # what increment answered
 
 Leaving the block sends the batch and raises the first error among the answers. A batch is no
-transaction: each command stands alone. When the connection breaks, the answers that had come are
+transaction (`transaction.py`): each command stands alone. When the connection breaks, the answers that had come are
 kept; a write without one holds `OutcomeUnknown`, and is never sent again.
 """
 
@@ -90,7 +90,7 @@ class Pipeline:
         return self.add(requests.expire(key, expire_ms))
 
     def command(self, *arguments: Argument) -> Later[Reply]:
-        """Any command, its reply as it came; MULTI ... EXEC belong here, in one batch."""
+        """Any command, its reply as it came."""
         return self.add(requests.raw(arguments))
 
     def add(self, request: Request[T]) -> Later[T]:

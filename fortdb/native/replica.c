@@ -53,7 +53,7 @@ PyObject *
 ready_leader(PyObject *hosted, int64_t now_ms)
 {
     PyObject *leader = slot_of(slot_of(hosted, HOSTED, HOSTED_REPLICA), REPLICA, REPLICA_LEADING);
-    if (!is_a(leader, LEADER) || number_at(hosted, HOSTED, HOSTED_SERVE_UNTIL_MS) <= now_ms)
+    if (!is_a(leader, LEADER) || number_at(hosted, HOSTED, HOSTED_PLAIN_UNTIL_MS) <= now_ms)
         return NULL;
     return PyObject_Size(slot_of(hosted, HOSTED, HOSTED_HELD)) == 0 ? leader : NULL;
 }

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from fortdb.errors import FortError, ProtocolError
+from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.limits import (
     INPUT_SOFT_BYTES,
     OUTPUT_HARD_BYTES,
@@ -26,6 +26,7 @@ from fortdb.limits import (
     PENDING_COMMANDS_MAX,
 )
 from fortdb.native import bind
+from fortdb.net.gather import Completes, Gather, Part
 from fortdb.net.loop import Loop
 from fortdb.net.stream import Listener, Outbox, Stream, Way
 from fortdb.protocol.commands import (
@@ -35,8 +36,9 @@ from fortdb.protocol.commands import (
     lookup,
     unknown_command,
 )
-from fortdb.protocol.resp import RequestParser
-from fortdb.protocol.session import Session, answer, refused
+from fortdb.protocol.resp import NIL_ARRAY, OK, RequestParser, array, payload_of_bulk
+from fortdb.protocol.session import Session, answer
+from fortdb.protocol.transactions import AT_ONCE, Bundle, Queued, elements, interleave
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,15 @@ class Service(Protocol):
         """Answer at once, or return a slot (made by `connection.slot()`) to be completed later."""
         ...
 
+    def watch(self, slot: Completes, keys: list[bytes]) -> None:
+        """Complete `slot` with an array of the versions of these keys, or with an error."""
+        ...
+
+    def transact(self, slot: Part, bundle: Bundle) -> None:
+        """Complete `slot` with an array of the replies to a transaction's commands, with nil if a key that it
+        watches was written, or with an error."""
+        ...
+
     def information(self) -> Mapping[str, Mapping[str, object]]:
         """The sections of `INFO`."""
         ...
@@ -95,7 +106,7 @@ class ClientConnection(Stream):
 
     __slots__ = (
         *("session", "last_active_ms", "slots", "held_bytes", "taken_bytes", "reply_bytes", "window"),
-        *("tail", "is_special", "way", "_front", "_parser", "_backlog"),
+        *("tail", "is_special", "way", "_front", "_parser", "_backlog", "_awaited"),
     )
 
     def __init__(self, front: Front, connection: socket.socket, address: str) -> None:
@@ -109,6 +120,7 @@ class ClientConnection(Stream):
         self._front = front
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
+        self._awaited: Slot | None = None  # nothing is executed before it has its answer
         self.held_bytes = 0  # in slots that are filled and wait for those before them
         self.taken_bytes = 0  # of requests, since nothing was unanswered
         self.reply_bytes = OUTPUT_SOFT_BYTES // _FIRST_WINDOW  # how large answers have been of late
@@ -128,6 +140,11 @@ class ClientConnection(Stream):
         """A new place at the end of this connection's answers."""
         slot = Slot(self)
         self.slots.append(slot)
+        return slot
+
+    def awaited_slot(self) -> Slot:
+        """The same, and nothing that comes after is executed before it is filled."""
+        self._awaited = slot = self.slot()
         return slot
 
     def completed(self, slot: Slot, reply: bytes) -> None:
@@ -178,7 +195,7 @@ class ClientConnection(Stream):
         """Execute what has arrived, as long as the answers find room."""
         backlog, execute = self._backlog, self._front.execute
         while backlog and self.is_open and not self.is_closing:
-            if self._is_full():
+            if self._is_full() or (self._has_order() and self._must_wait(backlog[0])):
                 self.pause()
                 return
             request = backlog.popleft()
@@ -188,9 +205,22 @@ class ClientConnection(Stream):
                 self.reply(request.wire())
                 if isinstance(request, ProtocolError):
                     self.quit()
-        self.is_special = bool(backlog) or self.session.refuses or not self._parser.is_between_arrays
+        self.is_special = bool(backlog) or self._has_order() or not self._parser.is_between_arrays
         if self.is_paused and self.is_open:
             self.resume()
+
+    def _has_order(self) -> bool:
+        """Whether commands are queued, or wait for the answer to one before them."""
+        return self._awaited is not None or self.session.queue is not None
+
+    def _must_wait(self, request: list[bytes] | FortError) -> bool:
+        """Whether a request is executed only after those before it. EXEC and what follows it may concern
+        partitions that know nothing of each other, so that only the answers tell in which order they come."""
+        if self._awaited is not None:
+            if self._awaited.reply is None:
+                return True
+            self._awaited = None
+        return bool(self.slots) and isinstance(request, list) and request[0].upper() == b"EXEC"
 
     def reply(self, reply: bytes) -> None:
         """Answer the newest request at once."""
@@ -244,25 +274,77 @@ class Front:
     def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
         """One command of one client."""
         self.commands_total += 1
-        command = lookup(args[0])
-        if connection.session.refuses and (refusal := refused(connection.session, args)) is not None:
-            connection.reply(refusal)
-        elif command is None:
-            connection.reply(unknown_command(args).wire())
+        command, session = lookup(args[0]), connection.session
+        if command is None:
+            self._refuse(connection, unknown_command(args))
         elif (wrong := check_arity(command, args)) is not None:
-            connection.reply(wrong.wire())
+            self._refuse(connection, wrong)
+        elif session.queue is not None and command.name not in AT_ONCE:
+            connection.reply(session.queue_up(command, args))
         elif command.kind is CommandKind.SESSION:
-            self._answer_session(connection, args)
+            self._answer_session(connection, command, args)
         else:
             reply = self._service.execute(connection, command, args)
             if type(reply) is bytes:
                 connection.reply(reply)
 
-    def _answer_session(self, connection: ClientConnection, args: list[bytes]) -> None:
-        session = connection.session
-        connection.reply(answer(session, args, self._service.information, self._service.settings))
-        if session.quitting:
+    def _refuse(self, connection: ClientConnection, error: FortError) -> None:
+        """A command that is not executed, whatever the data holds."""
+        connection.session.spoil()
+        connection.reply(error.wire())
+
+    def _answer_session(self, connection: ClientConnection, command: Command, args: list[bytes]) -> None:
+        try:
+            if command.name == "WATCH":
+                self._watch(connection, args[1:])
+            elif command.name == "EXEC":
+                self._execute_all(connection)
+            else:
+                connection.reply(self._answer(connection, args))
+        except FortError as error:
+            connection.reply(error.wire())
+        if connection.session.quitting:
             connection.quit()
+
+    def _answer(self, connection: ClientConnection, args: list[bytes]) -> bytes:
+        return answer(connection.session, args, self._service.information, self._service.settings)
+
+    def _watch(self, connection: ClientConnection, keys: list[bytes]) -> None:
+        """Ask for the versions of keys, and go on when they are known."""
+        session = connection.session
+        if session.queue is not None:
+            raise BadRequest("WATCH inside MULTI is not allowed")
+        new = session.watched.add(keys)
+        if not new:
+            connection.reply(OK)
+            return
+
+        def noted(replies: list[bytes]) -> bytes:
+            if replies[0][:1] != b"*":
+                return replies[0]
+            versions = [payload_of_bulk(version) for version in elements(replies[0])]
+            session.watched.versions.update(zip(new, versions, strict=True))
+            return OK
+
+        self._service.watch(Gather(connection.awaited_slot(), 1, noted).part(0), new)
+
+    def _execute_all(self, connection: ClientConnection) -> None:
+        """EXEC: one request for all that concerns the data; the connection answers the rest by itself."""
+        queued, watched = connection.session.end_transaction()
+        bundle = Bundle([one.args for one in queued if not one.is_local], watched)
+        if not bundle.commands and not watched:
+            connection.reply(array(self._answer_local(connection, queued)))
+            return
+
+        def joined(replies: list[bytes]) -> bytes:
+            if replies[0] == NIL_ARRAY or replies[0][:1] != b"*":
+                return replies[0]
+            return interleave(replies[0], queued, self._answer_local(connection, queued))
+
+        self._service.transact(Gather(connection.awaited_slot(), 1, joined).part(0), bundle)
+
+    def _answer_local(self, connection: ClientConnection, queued: list[Queued]) -> list[bytes]:
+        return [self._answer(connection, one.args) for one in queued if one.is_local]
 
     def stop_listening(self) -> None:
         """Take no new clients; those who are here go on."""

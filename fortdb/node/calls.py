@@ -6,13 +6,14 @@ from fortdb.errors import BadRequest, FortError
 from fortdb.node.control import Control
 from fortdb.node.describe import describe_node, describe_partition
 from fortdb.node.links import CallSlot
+from fortdb.node.locks import Prepared, Trace
 from fortdb.node.service import NodeService
 from fortdb.protocol.commands import CommandKind, lookup
-from fortdb.protocol.resp import OK, bulk
+from fortdb.protocol.resp import OK, array, bulk
 
 
 class Calls:
-    """`REPLICAS`, `REPLICA partition-id`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
+    """`REPLICAS`, `REPLICA partition-id`, `TRACES`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service
@@ -32,6 +33,8 @@ class Calls:
                 slot.complete(bulk(describe_node(self._service)))
             case ["REPLICA", partition] if partition.isdigit():
                 slot.complete(bulk(describe_partition(self._service, int(partition))))
+            case ["TRACES"]:
+                slot.complete(array([_trace(trace) for trace in self._service.traces()]))
             case ["LEADER", "MOVE", partition, target]:
                 self._control.move_leader(
                     partition,
@@ -49,3 +52,14 @@ class Calls:
         if hosted is None or command is None or command.kind is not CommandKind.READ:
             raise BadRequest(f"{self._service.own.name} cannot read from partition {partition}")
         return self._service.stale(hosted, command, args)
+
+
+def _trace(trace: Trace) -> bytes:
+    """`partition id began PREPARED home`, or `... COMMITTED participants`."""
+    record = trace.record
+    if isinstance(record, Prepared):
+        kind, others = b"PREPARED", [record.home]
+    else:
+        kind, others = b"COMMITTED", list(record.participants)
+    fields = [b"%d" % trace.partition, trace.transaction, b"%d" % record.began_ms, kind]
+    return array([bulk(field) for field in [*fields, b",".join(b"%d" % other for other in others)]])

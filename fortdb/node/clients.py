@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping
 from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
 from fortdb.native import lane
 from fortdb.net.front import ClientConnection, Slot
-from fortdb.net.gather import Gather, sum_of
+from fortdb.net.gather import Completes, Gather, Part, sum_of
 from fortdb.net.stream import Way
 from fortdb.node.describe import describe_node
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
 from fortdb.protocol.arguments import parse_cursor
-from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
 from fortdb.protocol.resp import bulk
 from fortdb.protocol.scatter import split
+from fortdb.protocol.transactions import Bundle
 from fortdb.ring.tokens import TokenMap, token_of
 
 
@@ -58,13 +59,11 @@ class NodeClients:
             return self._service.failure_reply(error)
 
     def _execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
-        tokens = self._service.tokens
         if command.name == "RING":
             return bulk(describe_node(self._service))
         if command.kind is CommandKind.ADMIN:
             raise BadRequest(f"{command.name} is a router's command; connect to a router")
-        if tokens is None:
-            raise Unavailable("the ring has no layout yet; make one with: fortdb layout plan, layout apply")
+        tokens = self._known_tokens()
         if command.name == "SCAN":
             return self._submit(connection, self._led(tokens, parse_cursor(args[1])), command, args)
         if command.name == "DBSIZE":
@@ -75,7 +74,30 @@ class NodeClients:
             if command.name == "GET" and len(args) == 3:
                 return self._stale(tokens, command, args)
             return self._submit(connection, self._led(tokens, token_of(keys[0])), command, args)
-        return self._scatter(connection, tokens, command, args)
+        slot = connection.slot()
+        self._scatter(slot, tokens, command, args)
+        return slot
+
+    def watch(self, slot: Completes, keys: list[bytes]) -> None:
+        """Ask the partitions of these keys, which are to be led here, for their versions."""
+        try:
+            self._scatter(slot, self._known_tokens(), INTERNAL["WATCH"], [b"WATCH", *keys])
+        except FortError as error:
+            slot.complete(self._service.failure_reply(error))
+
+    def transact(self, slot: Part, bundle: Bundle) -> None:
+        """Execute a transaction on the partition that holds its keys, which is to be led here."""
+        try:
+            tokens = self._known_tokens()
+            hosted = self._led(tokens, tokens.partition_of_all(bundle.keys).token)
+            self._service.submit(hosted, slot, INTERNAL["EXEC"], [b"EXEC", *bundle.encode()])
+        except FortError as error:
+            slot.complete(self._service.failure_reply(error))
+
+    def _known_tokens(self) -> TokenMap:
+        if self._service.tokens is None:
+            raise Unavailable("the ring has no layout yet; make one with: fortdb layout plan, layout apply")
+        return self._service.tokens
 
     def _led(self, tokens: TokenMap, token: int) -> Hosted:
         partition = tokens.partition_of(token)
@@ -102,20 +124,12 @@ class NodeClients:
             raise BadRequest("syntax error: GET key [STALE]")
         return self._service.stale(self._led(tokens, token_of(args[1])), command, args[:2])
 
-    def _scatter(
-        self,
-        connection: ClientConnection,
-        tokens: TokenMap,
-        command: Command,
-        args: list[bytes],
-    ) -> Slot:
+    def _scatter(self, slot: Completes, tokens: TokenMap, command: Command, args: list[bytes]) -> None:
         scattered = split(command, args, lambda key: tokens.partition_of(token_of(key)).id)
         hosted = [self._led(tokens, token_of(keys_of(command, part)[0])) for part in scattered.commands]
-        slot = connection.slot()
         gather = Gather(slot, len(hosted), scattered.join)
         for index, (where, part) in enumerate(zip(hosted, scattered.commands, strict=True)):
             self._service.submit(where, gather.part(index), command, part)
-        return slot
 
     def _count(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
         led = [hosted for hosted in self._service.hosted.values() if hosted.replica.leading is not None]

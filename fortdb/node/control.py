@@ -141,7 +141,7 @@ class Control:
         begins = replica.adopt(record, service.view.layout.min_in_sync, service.loop.now_ms, wall_ms())
         if begins:
             service.leader_changes_total += 1
-            hosted.serve_until_ms = 0  # what an earlier reign was allowed to serve
+            hosted.serve_until(0)  # what an earlier reign was allowed to serve
             hosted.proposed.clear()
             hosted.may_return_ms = service.loop.now_ms + service.settings.leader_return_ms
             log.info(

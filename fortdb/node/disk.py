@@ -22,7 +22,7 @@ from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
 from fortdb.replication.replica import Replica
 from fortdb.storage.engine import Batch, Engine, ReplicaState
-from fortdb.storage.keys import data_bound, memory_key
+from fortdb.storage.keys import data_bound, memory_key, transaction_range
 
 DataRange = tuple[bytes, bytes]
 """Data keys with start <= key < end."""
@@ -33,6 +33,11 @@ _ALL_OFFSETS = (1 << 64) - 1
 def data_ranges(token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
     """The engine's key ranges of a partition's token ranges."""
     return tuple((data_bound(start), data_bound(end)) for start, end in token_ranges)
+
+
+def replica_ranges(partition: int, token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
+    """Everything that a replica of a partition keeps among the data, but its memory of requests."""
+    return (*data_ranges(token_ranges), transaction_range(partition))
 
 
 class Segments:

@@ -75,7 +75,7 @@ class Execution:
             return None
         expiry_ms = expiry_of(value)
         if expiry_ms and expiry_ms <= self.now_ms:
-            self._effect(Operation(DELETE, at))
+            self.add(Operation(DELETE, at))
             self.operations.append(Operation(FORGET, at, b"", expiry_ms))
             return None
         return value
@@ -90,13 +90,22 @@ class Execution:
         if len(value) > VALUE_BYTES_MAX:
             raise BadRequest(f"string exceeds maximum allowed size ({VALUE_BYTES_MAX} bytes)")
         at = data_key_at(hash_of(key), key)
-        self._effect(Operation(PUT, at, encode_value(value, expiry_ms), expiry_ms))
+        self.add(Operation(PUT, at, encode_value(value, expiry_ms), expiry_ms))
 
     def delete(self, key: bytes) -> None:
         """Let the key hold nothing."""
-        self._effect(Operation(DELETE, data_key_at(hash_of(key), key)))
+        self.add(Operation(DELETE, data_key_at(hash_of(key), key)))
 
-    def _effect(self, operation: Operation) -> None:
+    def roll_back(self, count: int) -> None:
+        """Take back all effects but the first `count`."""
+        if len(self.operations) > count:
+            del self.operations[count:]
+            self._own = {
+                operation.key: operation for operation in self.operations if operation.kind != FORGET
+            }
+
+    def add(self, operation: Operation) -> None:
+        """Leave an effect."""
         self._own[operation.key] = operation
         self.operations.append(operation)
 

@@ -17,7 +17,7 @@ from fortdb.errors import BadRequest, FortError, StorageFailed
 from fortdb.native import bind, lane
 from fortdb.net.peer import Greeting, Link, Peer
 from fortdb.node.snapshots import SnapshotInstall
-from fortdb.protocol.commands import TABLE, Command, check_arity, lookup, unknown_command
+from fortdb.protocol.commands import INTERNAL, TABLE, Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
 from fortdb.replication.messages import (
     Ack,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _GET = TABLE["GET"]
+_INTERNAL = {name.encode(): command for name, command in INTERNAL.items()}
 
 
 class RequestSlot:
@@ -390,7 +391,7 @@ bind(Links)
 
 
 def _command(args: list[bytes]) -> Command:
-    command = lookup(args[0])
+    command = _INTERNAL.get(args[0]) or lookup(args[0])
     if command is None:
         raise unknown_command(args)
     wrong = check_arity(command, args)

@@ -36,6 +36,17 @@ def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
     yield gauge(
         "fortdb_requests_held", "Requests that wait for a partition to become ready", service.held_count
     )
+    tables = [hosted.locks for hosted in service.hosted.values() if hosted.replica.leading is not None]
+    yield gauge(
+        "fortdb_transaction_locks",
+        "Keys that transactions over several partitions hold here",
+        sum(len(table.locked) for table in tables),
+    )
+    yield gauge(
+        "fortdb_transaction_decisions",
+        "Outcomes of such transactions that are remembered here",
+        sum(len(table.decisions) for table in tables),
+    )
     changes = CounterMetricFamily("fortdb_leader_changes", "Times this node began to lead a partition")
     changes.add_metric([], service.leader_changes_total)
     yield changes

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -35,7 +35,12 @@ from fortdb.errors import (
     StorageFailed,
     Unavailable,
 )
-from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
+from fortdb.limits import (
+    HELD_REQUESTS_MAX,
+    SWEEP_COUNT,
+    TRANSACTION_MS_MAX,
+    UNCOMMITTED_BYTES_MAX,
+)
 from fortdb.model import Ack, ClusterView
 from fortdb.native import bind, lane
 from fortdb.net.front import Slot
@@ -44,19 +49,23 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
+from fortdb.node import transactions
 from fortdb.node.disk import (
     DataRange,
     Segments,
     data_ranges,
     read_memory,
+    replica_ranges,
     write_replica,
 )
 from fortdb.node.execute import HANDLERS, Execution
 from fortdb.node.links import CallSlot, Links, RequestSlot
+from fortdb.node.locks import LockTable, Trace
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
+from fortdb.node.transactions import TRANSACTIONAL, Place
 from fortdb.protocol.arguments import ends_with_acknowledgement
-from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
 from fortdb.replication.entries import Kind, Operation, RequestId
 from fortdb.replication.leader import Leader
@@ -65,6 +74,7 @@ from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.engine import Batch, Engine
+from fortdb.storage.keys import transaction_key, transaction_range
 from fortdb.storage.values import PLAIN, expiry_of
 
 log = structlog.get_logger(__name__)
@@ -72,7 +82,10 @@ log = structlog.get_logger(__name__)
 _WALKS = ("SCAN", "DBSIZE")
 """Commands that see the data in the engine and not the overlay."""
 
+_ALL = 1 << 62
+
 AnySlot = Slot | RequestSlot | Part
+H = TypeVar("H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,9 @@ class Hosted:
             "held",
             "members",
             "serve_until_ms",
+            "plain_until_ms",
+            "locks",
+            "waiting",
             "senders",
             "install",
         ),
@@ -145,16 +161,29 @@ class Hosted:
     def __init__(self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]) -> None:
         self.replica = replica
         self.token_ranges = token_ranges
-        self.ranges: tuple[DataRange, ...] = data_ranges(token_ranges)
+        self.ranges: tuple[DataRange, ...] = replica_ranges(replica.partition, token_ranges)
         self.segments = Segments()
         self.held: deque[Held] = deque()
         self.serve_until_ms = 0  # requests are executed before this moment
+        self.plain_until_ms = 0  # the same, without a look at locks; 0 while there may be any
+        self.locks = LockTable()
+        self.waiting: deque[tuple[Held, frozenset[bytes]]] = deque()  # for locks on some of these keys
         self.members: tuple[tuple[str, str], ...] = ()  # whose promises that rests upon
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
         self.proposed: deque[Proposed] = deque()  # entries that wait for a commit
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
+
+    def serve_until(self, until_ms: int) -> None:
+        """Requests may be executed before this moment, and not after it."""
+        self.serve_until_ms = until_ms
+        self.look_at_locks()
+
+    def look_at_locks(self) -> None:
+        """The short way knows nothing of locks and of those who wait for them."""
+        is_free = not (self.locks.locked or self.waiting)
+        self.plain_until_ms = self.serve_until_ms if is_free else 0
 
     def began(self, offset: int) -> None:
         """A write was proposed; those with one offset count as begun with the first."""
@@ -202,7 +231,7 @@ class NodeService:
             Hosted, None
         ] = {}  # led, perhaps with entries that are committed and not in the data
         self.held_count = 0
-        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, "SCAN", "DBSIZE"), 0)
+        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, *_WALKS, *INTERNAL), 0)
         self.errors_total: dict[str, int] = {}
         self.leader_changes_total = 0
         self.commit_latency = LatencyHistogram()
@@ -250,9 +279,12 @@ class NodeService:
         if (epoch and epoch < replica.epoch) or (replica.leading is None and epoch <= replica.epoch):
             slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
         elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command):
-            self._hold(hosted, Held(slot, command, args, request, epoch, self._deadline_ms()))
-        else:
+            held = Held(slot, command, args, request, epoch, self._deadline_ms())
+            self._hold(hosted.held, held, held)
+        elif hosted.plain_until_ms:
             self._run(hosted, slot, command, args, request)
+        else:
+            self._run_unlocked(hosted, Held(slot, command, args, request, epoch, self._deadline_ms()))
 
     def read_plain(self, hosted: Hosted, key: bytes) -> bytes | None:
         """The answer to `GET` for a data key, if nothing is special: the partition serves now, no effect on
@@ -264,7 +296,7 @@ class NodeService:
         if (
             leader is None
             or hosted.held
-            or hosted.serve_until_ms <= self.loop.now_ms
+            or hosted.plain_until_ms <= self.loop.now_ms
             or key in leader.overlay
         ):
             return None
@@ -322,12 +354,100 @@ class NodeService:
         leader = replica.leader_name or "nobody"
         return NotLeader(f"partition {replica.name} is led by {leader}, not by {self.own.name}")
 
-    def _hold(self, hosted: Hosted, held: Held) -> None:
+    def _hold(self, queue: deque[H], held: Held, item: H) -> None:
         if self.held_count >= HELD_REQUESTS_MAX:
             held.slot.complete(Busy(f"{self.held_count} requests wait on {self.own.name} already").wire())
             return
         self.held_count += 1
-        hosted.held.append(held)
+        queue.append(item)
+
+    # --- locks ----------------------------------------------------------------------------------------
+
+    def _run_unlocked(self, hosted: Hosted, held: Held) -> None:
+        """Run a request of a partition in which a transaction holds locks, unless it meets one, or a request
+        that waits for one: those of one client on one key stay in order."""
+        try:
+            keys = frozenset(transactions.keys_in(held.command, held.args))
+        except FortError as error:
+            self._fail(held.slot, error)
+            return
+        others = (waiting for _, waiting in hosted.waiting)
+        is_free = keys.isdisjoint(hosted.locks.locked) and all(map(keys.isdisjoint, others))
+        if is_free or self._was_executed(hosted, held):
+            self._run(hosted, held.slot, held.command, held.args, held.request)
+        else:
+            self._hold(hosted.waiting, held, (held, keys))
+
+    def _was_executed(self, hosted: Hosted, held: Held) -> bool:
+        """Whether the request is a copy, which has its answer already. It may have been the one to lock."""
+        leader = hosted.replica.leading
+        return (
+            leader is not None
+            and held.request is not None
+            and leader.log.memory.find(held.request) is not None
+        )
+
+    def _release_waiting(self, hosted: Hosted) -> None:
+        """Run those who waited for locks that are gone, in order, or refuse them if this node lost the lead."""
+        replica, locks = hosted.replica, hosted.locks
+        waiting, hosted.waiting = hosted.waiting, deque()
+        ahead: set[bytes] = set()  # keys of those who go on waiting
+        for held, keys in waiting:
+            is_free = keys.isdisjoint(locks.locked) and keys.isdisjoint(ahead)
+            if isinstance(held.slot, RequestSlot) and not held.slot.peer.is_open:
+                self.held_count -= (
+                    1  # a router that lives has sent it again; one that died would never unlock
+                )
+                continue
+            if replica.leading is None or (held.epoch and held.epoch != replica.epoch):
+                self.held_count -= 1
+                held.slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
+            elif (is_free or self._was_executed(hosted, held)) and self._is_ready(hosted, held.command):
+                self.held_count -= 1
+                self._run(hosted, held.slot, held.command, held.args, held.request)
+            else:
+                ahead |= keys
+                hosted.waiting.append((held, keys))
+        hosted.look_at_locks()
+        self.loop.tick_again()
+
+    def _note_locks(self, hosted: Hosted, operations: list[Operation]) -> None:
+        """Follow what a transaction proposed."""
+        were = len(hosted.locks.locked)
+        hosted.locks.note(operations, self.loop.now_ms)
+        hosted.look_at_locks()
+        if hosted.waiting and len(hosted.locks.locked) < were:
+            self._release_waiting(hosted)
+
+    def _read_locks(self, hosted: Hosted, leader: Leader) -> None:
+        """This node begins to serve: everything that it inherited is in the data."""
+        hosted.locks = LockTable(leader)
+        records = self.engine.scan(*transaction_range(hosted.replica.partition), _ALL)
+        hosted.locks.read(records, self.loop.now_ms)
+
+    def traces(self) -> list[Trace]:
+        """What old transactions left in partitions that this node leads, for a router to finish."""
+        return [
+            trace
+            for partition, hosted in self.hosted.items()
+            if hosted.serve_until_ms > self.loop.now_ms
+            for trace in hosted.locks.old(partition, self.loop.now_ms)
+        ]
+
+    def _forget_aborts(self, hosted: Hosted, leader: Leader) -> None:
+        """Delete the records of aborted transactions that could not be committed any more."""
+        if not hosted.locks.decisions or not self._may_clean_up(hosted, leader):
+            return
+        until_ms = leader.log.timestamp_ms - TRANSACTION_MS_MAX
+        over = hosted.locks.over(until_ms, SWEEP_COUNT)
+        if over:
+            partition = hosted.replica.partition
+            operations = [Operation(Kind.DELETE, transaction_key(partition, one)) for one in over]
+            leader.propose(operations, None, b"", leader.log.timestamp_ms)
+            self._note_locks(hosted, operations)
+            self.touch(hosted)
+
+    # --- execution ------------------------------------------------------------------------------------
 
     def _run(
         self,
@@ -361,7 +481,12 @@ class NodeService:
             ack = Ack.SYNC
             if command.kind is CommandKind.WRITE:
                 args, ack = self._acknowledgement(command, args)
-            reply = HANDLERS[name](execution, args)
+            handler = HANDLERS.get(name)
+            if handler is not None:
+                reply = handler(execution, args)
+            else:
+                place = Place(execution, self.engine, leader, hosted.locks)
+                reply = TRANSACTIONAL[name](place, args)
             if execution.operations:
                 self._check_writable(leader)
         except FortError as error:
@@ -381,6 +506,8 @@ class NodeService:
                 leader.wait(offset, slot, reply)
             hosted.began(offset)
             self.touch(hosted)
+            if handler is None:
+                self._note_locks(hosted, execution.operations)
         elif execution.saw_uncommitted:
             leader.wait(leader.proposed_offset, slot, reply)
             self.touch(hosted)
@@ -447,7 +574,7 @@ class NodeService:
             reply = integer(future.result()) if failure is None else Unavailable(str(failure)).wire()
             self.loop.call_soon(lambda: slot.complete(reply))
 
-        ranges = hosted.ranges
+        ranges = data_ranges(hosted.token_ranges)
         self._jobs.submit(lambda: sum(self.engine.count(*bounds) for bounds in ranges)).add_done_callback(
             counted
         )
@@ -455,9 +582,10 @@ class NodeService:
     def give_up(self, hosted: Hosted) -> None:
         """This node no longer holds the partition: refuse what waits for it, forget it."""
         replica = hosted.replica
-        for held in hosted.held:
+        waiting = [*hosted.held, *(held for held, _ in hosted.waiting)]
+        for held in waiting:
             held.slot.refuse(self._not_leader(replica), replica.epoch, None)
-        self.held_count -= len(hosted.held)
+        self.held_count -= len(waiting)
         leader = replica.leading
         for waiter in [
             *replica.abandoned,
@@ -623,11 +751,15 @@ class NodeService:
         """Work out until when requests may be executed, and execute those that waited."""
         leader = hosted.replica.leading
         if leader is None or not leader.serves_at(self.loop.now_ms):
-            hosted.serve_until_ms = 0
+            hosted.serve_until(0)
         else:
+            if hosted.locks.leader is not leader:
+                self._read_locks(hosted, leader)
             until_ms = leader.lease_until_ms(self.lease_until_ms)
             hosted.members = leader.in_sync.members()
-            hosted.serve_until_ms = until_ms - self.settings.lease_margin_ms
+            hosted.serve_until(until_ms - self.settings.lease_margin_ms)
+        if hosted.waiting:
+            self._release_waiting(hosted)
         if leader is not None and leader.ready_to_hand_over():
             self.ready_to_hand_over(hosted, leader)
         if hosted.held:
@@ -644,7 +776,7 @@ class NodeService:
                 if not self._is_ready(hosted, first.command):
                     return
                 self._unhold(hosted)
-                self._run(hosted, first.slot, first.command, first.args, first.request)
+                self._run_unlocked(hosted, first)
                 self.loop.tick_again()
             else:
                 self._unhold(hosted)
@@ -698,11 +830,13 @@ class NodeService:
             if leader is not None:
                 self._time_out(hosted, leader)
                 self._expire(hosted, leader)
+                self._forget_aborts(hosted, leader)
                 self._trim(hosted, leader)
                 self.refresh(hosted)
             else:
                 hosted.proposed.clear()
                 self._trim(hosted, None)
+            self._time_out_waiting(hosted, now_ms)
             while hosted.held and hosted.held[0].deadline_ms <= now_ms:
                 held = self._unhold(hosted)
                 self._fail(
@@ -712,6 +846,28 @@ class NodeService:
                         "the request was not executed"
                     ),
                 )
+
+    def _time_out_waiting(self, hosted: Hosted, now_ms: int) -> None:
+        while hosted.waiting and hosted.waiting[0][0].deadline_ms <= now_ms:
+            held, keys = hosted.waiting.popleft()
+            self.held_count -= 1
+            key = next((key for key in keys if key in hosted.locks.locked), b"")
+            self._fail(
+                held.slot,
+                Unavailable(
+                    f"a transaction holds key {key[:64].decode('utf-8', 'backslashreplace')!r} for too long, as no router"
+                    " finishes it; the request was not executed"
+                ),
+            )
+
+    def _may_clean_up(self, hosted: Hosted, leader: Leader) -> bool:
+        """Whether the partition takes writes of its own now."""
+        return (
+            hosted.serve_until_ms > self.loop.now_ms
+            and self.refusal is None
+            and leader.enough_in_sync()
+            and leader.uncommitted_bytes <= UNCOMMITTED_BYTES_MAX
+        )
 
     def _time_out(self, hosted: Hosted, leader: Leader) -> None:
         """Tell clients whose writes could not be committed in time that the outcome is unknown."""
@@ -731,9 +887,7 @@ class NodeService:
 
     def _expire(self, hosted: Hosted, leader: Leader) -> None:
         """Delete what is past its TTL, as any other write, a little at a time."""
-        if hosted.serve_until_ms <= self.loop.now_ms or self.refusal or not leader.enough_in_sync():
-            return
-        if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
+        if not self._may_clean_up(hosted, leader):
             return
         now_ms = max(wall_ms(), leader.log.timestamp_ms)
         operations: list[Operation] = []

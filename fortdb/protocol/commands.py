@@ -159,11 +159,11 @@ _COMMANDS = (
     Command("DBSIZE", 1, _N, "DBSIZE", "How many keys there are; walks them all"),
     Command("PING", -1, _S, "PING [message]", "Is anybody there?"),
     Command("HELP", -1, _S, "HELP [command]", "What can be asked, or how one command is used"),
-    Command("MULTI", 1, _S, "MULTI", "Refused, with all up to EXEC: there are no transactions"),
-    Command("EXEC", 1, _S, "EXEC", "Ends what MULTI began"),
-    Command("DISCARD", 1, _S, "DISCARD", "Ends what MULTI began"),
-    Command("WATCH", -2, _S, "WATCH key [key ...]", "Refused: there are no transactions"),
-    Command("UNWATCH", 1, _S, "UNWATCH", "Nothing is watched"),
+    Command("MULTI", 1, _S, "MULTI", "Begin a transaction: what follows waits for EXEC"),
+    Command("EXEC", 1, _S, "EXEC", "Execute all since MULTI at one moment; nil if a watched key was written"),
+    Command("DISCARD", 1, _S, "DISCARD", "Forget what was said since MULTI, and what is watched"),
+    Command("WATCH", -2, _S, "WATCH key [key ...]", "Let EXEC execute nothing if a key is written before it"),
+    Command("UNWATCH", 1, _S, "UNWATCH", "Watch nothing more"),
     Command("ECHO", 2, _S, "ECHO message", "The message"),
     Command("QUIT", -1, _S, "QUIT", "Close the connection"),
     Command("HELLO", -1, _S, "HELLO [2|3 [SETNAME name]]", "Choose the protocol version"),
@@ -215,6 +215,18 @@ ALIASES = {"PUT": "SET", "DELETE": "DEL", "EXIT": "QUIT"}
 
 TABLE: dict[str, Command] = {command.name: command for command in _COMMANDS}
 """By canonical name."""
+
+INTERNAL: dict[str, Command] = {
+    "EXEC": Command("EXEC", -2, _W, "EXEC transaction", "A whole transaction, encoded"),
+    "WATCH": Command("WATCH", -2, _R, "WATCH key [key ...]", "The versions of keys", 1, True),
+    "BEGIN": Command("BEGIN", 1, _R, "BEGIN", "The time that a transaction's home counts from"),
+    "PREPARE": Command("PREPARE", -5, _W, "PREPARE id began home transaction", "Execute a part, tell nobody"),
+    "COMMIT": Command("COMMIT", -5, _W, "COMMIT id began participants transaction", "Execute a part, decide"),
+    "RESOLVE": Command("RESOLVE", 3, _W, "RESOLVE id began", "The decision, which is made now if it was not"),
+    "FINISH": Command("FINISH", 3, _W, "FINISH id COMMIT|ABORT", "Do as was decided, unlock"),
+    "FORGET": Command("FORGET", 2, _W, "FORGET id", "All parts did as was decided"),
+}
+"""What a partition's leader is asked for connections' EXEC and WATCH; no client can say these."""
 
 _BY_SPELLING: dict[bytes, Command] = {}
 for _name, _command in [

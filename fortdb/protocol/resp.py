@@ -34,6 +34,7 @@ from fortdb.protocol.text import split_line
 
 OK = b"+OK\r\n"
 PONG = b"+PONG\r\n"
+QUEUED = b"+QUEUED\r\n"
 NIL = b"$-1\r\n"
 NIL_ARRAY = b"*-1\r\n"
 EMPTY_ARRAY = b"*0\r\n"

@@ -34,7 +34,7 @@ def split(command: Command, args: list[bytes], group_of: Callable[[bytes], int])
         groups.setdefault(group, [args[0]]).extend(args[at : at + step])
         places.setdefault(group, []).append(place)
     order = list(places.values())
-    if command.name == "MGET":
+    if command.name in ("MGET", "WATCH"):
         return Scattered(list(groups.values()), lambda replies: _interleave(replies, order))
     join = _all_ok if command.name == "MSET" else _sum
     return Scattered(list(groups.values()), join)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fortdb.errors import BadRequest, FortError
+from fortdb.errors import BadRequest, Discarded, FortError
 from fortdb.protocol.commands import TABLE, Command, CommandKind, lookup, unknown_command
 from fortdb.protocol.glob import compile_glob
-from fortdb.protocol.resp import NIL, OK, PONG, array, bulk, integer, mapping
+from fortdb.protocol.resp import NIL, OK, PONG, QUEUED, array, bulk, integer, mapping
+from fortdb.protocol.transactions import Queue, Queued, Watched, known
 
 REDIS_VERSION = "7.0.15"
 """The version whose commands and answers these are; client libraries look at it."""
@@ -19,8 +20,6 @@ REDIS_VERSION = "7.0.15"
 Information = Mapping[str, Mapping[str, object]]
 
 
-_NO_TRANSACTIONS = "there are no transactions; nothing up to EXEC is executed (redis-py: transaction=False)"
-_ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 _HELP_COLUMN = 48  # usages longer than this push their summary to the right
 
 
@@ -40,7 +39,32 @@ class Session:
         self.library: dict[bytes, bytes] = {}
         self.resp = 2
         self.quitting = False
-        self.refuses = False  # between a MULTI and its EXEC, of which nothing is executed
+        self.queue: Queue | None = None  # between a MULTI and its EXEC
+        self.watched = Watched()
+
+    def queue_up(self, command: Command, args: list[bytes]) -> bytes:
+        """The answer to a command between MULTI and EXEC."""
+        assert self.queue is not None
+        try:
+            self.queue.add(command, args)
+        except FortError as error:
+            return error.wire()
+        return QUEUED
+
+    def spoil(self) -> None:
+        """A command was refused: if it was meant for a transaction, nothing of that is executed."""
+        if self.queue is not None:
+            self.queue.spoil()
+
+    def end_transaction(self) -> tuple[list[Queued], dict[bytes, bytes]]:
+        """EXEC: what is to be executed, and the versions of what was watched. Raises `FortError` if nothing is."""
+        queue, self.queue = self.queue, None
+        if queue is None:
+            raise BadRequest("EXEC without MULTI")
+        versions = self.watched.clear()
+        if queue.is_spoiled:
+            raise Discarded("Transaction discarded because of previous errors.")
+        return queue.commands, known(versions)
 
 
 def answer(
@@ -49,7 +73,7 @@ def answer(
     information: Callable[[], Information],
     settings: Callable[[], Mapping[str, str]],
 ) -> bytes:
-    """The answer to a command of kind SESSION."""
+    """The answer to a command of kind SESSION, but EXEC and WATCH: these concern the data."""
     command = lookup(args[0])
     assert command is not None and command.kind is CommandKind.SESSION
     try:
@@ -61,22 +85,25 @@ def answer(
             case "HELP":
                 return bulk(_help(args[1:]))
             case "MULTI":
-                session.refuses = True
-                raise BadRequest(_NO_TRANSACTIONS)
-            case "WATCH":
-                raise BadRequest(_NO_TRANSACTIONS)
-            case "UNWATCH":
+                if session.queue is not None:
+                    raise BadRequest("MULTI calls can not be nested")
+                session.queue = Queue()
                 return OK
-            case "EXEC" | "DISCARD":
-                if not session.refuses:
-                    raise BadRequest(f"{command.name} without MULTI")
-                session.refuses = False
-                return _ABORTED if command.name == "EXEC" else OK
+            case "DISCARD":
+                if session.queue is None:
+                    raise BadRequest("DISCARD without MULTI")
+                session.queue = None
+                session.watched.clear()
+                return OK
+            case "UNWATCH":
+                session.watched.clear()
+                return OK
             case "QUIT":
                 session.quitting = True
                 return OK
             case "RESET":
-                session.name, session.resp, session.refuses = b"", 2, False
+                session.name, session.resp, session.queue = b"", 2, None
+                session.watched.clear()
                 return b"+RESET\r\n"
             case "SELECT":
                 return _select(args[1])
@@ -110,17 +137,6 @@ def information_text(sections: Information, wanted: list[str]) -> bytes:
         if not chosen or title.lower() in chosen
     ]
     return "\r\n".join(parts).encode()
-
-
-def refused(session: Session, args: list[bytes]) -> bytes | None:
-    """The answer to a command of a transaction, which is not executed; None outside of one.
-
-    A client that sends MULTI, commands and EXEC in one go must not have the commands executed one by one
-    because MULTI was refused.
-    """
-    if not session.refuses or args[0].upper() in (b"EXEC", b"DISCARD", b"QUIT", b"EXIT", b"RESET"):
-        return None
-    return BadRequest(_NO_TRANSACTIONS).wire()
 
 
 def _help(words: list[bytes]) -> bytes:

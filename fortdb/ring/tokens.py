@@ -9,13 +9,14 @@ Karger et al. 1997; partitions as in Dynamo, section 6.2, strategy 3.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
 try:  # CPython's own costs half of OpenSSL's, which `hashlib` prefers, on something as short as a key
     from _sha1 import sha1  # type: ignore[import-not-found]
 except ImportError:
     from hashlib import sha1
 
-from fortdb.errors import LayoutError
+from fortdb.errors import CrossPartition, LayoutError
 from fortdb.model import TOKEN_SPACE, Layout, Partition
 from fortdb.native import bind, lane
 
@@ -90,6 +91,17 @@ class TokenMap:
         token = token_of(key)
         return token, self.partition_of(token)
 
+    def partition_of_all(self, keys: Iterable[bytes]) -> Partition:
+        """The partition that holds all of the keys, of which there is one at least. Raises `CrossPartition`."""
+        held = {self.locate(key)[1]: key for key in keys}
+        if len(held) > 1:
+            (one, key), (other, far_key) = list(held.items())[:2]
+            raise CrossPartition(
+                f"{_shown(key)} lies in {one.name} and {_shown(far_key)} in {other.name}, and a node executes"
+                " transactions of one partition; nothing was executed. Ask a router, or give the keys one {tag}"
+            )
+        return next(iter(held))
+
     def by_name(self, name: str) -> Partition | None:
         """The partition of that name."""
         return self._names.get(name)
@@ -105,6 +117,12 @@ class TokenMap:
     def share(self, partition: Partition) -> float:
         """Its share of the keyspace, 0 to 1."""
         return sum(end - start for start, end in self.ranges(partition)) / TOKEN_SPACE
+
+
+def _shown(key: bytes) -> str:
+    """A key in an error."""
+    text = key[:64].decode("utf-8", "backslashreplace")
+    return f"'{text}...'" if len(key) > 64 else f"'{text}'"
 
 
 bind(TokenMap)

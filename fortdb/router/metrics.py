@@ -19,6 +19,12 @@ def router_metrics(service: RouterService, front: Front) -> Iterable[Metric]:
         "fortdb_request_seconds", "From taking in a request to a partition to having its answer"
     )
     yield from _channels(service)
+    transactions = CounterMetricFamily(
+        "fortdb_transactions", "Transactions over several partitions that this router led", labels=["outcome"]
+    )
+    for outcome, count in service.coordinator.outcomes.items():
+        transactions.add_metric([outcome], count)
+    yield transactions
     yield gauge("fortdb_links_up", "Nodes this router is connected to", _links_up(service))
 
 

@@ -19,15 +19,16 @@ from fortdb.limits import KEY_BYTES_MAX
 from fortdb.model import ClusterView, NodeState
 from fortdb.native import bind, lane
 from fortdb.net.front import ClientConnection, Slot
-from fortdb.net.gather import Completes, Gather, sum_of
+from fortdb.net.gather import Completes, Gather, Part, sum_of
 from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Link
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox, Way
 from fortdb.protocol.arguments import parse_cursor
-from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
 from fortdb.protocol.resp import pack
 from fortdb.protocol.scatter import split
+from fortdb.protocol.transactions import Bundle, distribute
 from fortdb.replication.messages import (
     Status,
     Type,
@@ -37,6 +38,7 @@ from fortdb.replication.messages import (
 )
 from fortdb.ring.tokens import TokenMap, token_of
 from fortdb.router.channels import Channel, Unanswered
+from fortdb.router.transactions import Coordinator
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +87,7 @@ class RouterService:
         self._information = information
         self._calls: dict[int, tuple[str, Completes]] = {}
         self._next_call = 1
+        self.coordinator = Coordinator(self, self._own.session)
         loop.call_every(_SWEEP_MS, self._sweep)
 
     # --- the map --------------------------------------------------------------------------------
@@ -155,15 +158,13 @@ class RouterService:
     def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Send a command on; its slot is completed when the answer is here."""
         name = command.name
-        self.requests_total[name] = self.requests_total.get(name, 0) + 1
+        self._count_request(name)
         try:
             if command.kind is CommandKind.ADMIN:
                 slot = connection.slot()
                 self.administer(slot, command, args)
                 return slot
-            tokens = self.tokens
-            if tokens is None:
-                raise Unavailable(NO_LAYOUT)
+            tokens = self._known_tokens()
             if name == "SCAN":
                 return self._send(connection, tokens, parse_cursor(args[1]), command, args)
             if name == "DBSIZE":
@@ -173,13 +174,47 @@ class RouterService:
                 if len(key) > KEY_BYTES_MAX:
                     raise key_too_long(key)
             if len(keys) > 1:
-                return self._scatter(connection, tokens, command, args)
+                slot = connection.slot()
+                self._scatter(slot, tokens, command, args)
+                return slot
             if name == "GET" and len(args) == 3:
                 return self._stale(connection, tokens, args)
             return self._send(connection, tokens, token_of(keys[0]), command, args)
         except FortError as error:
             self._failed(error)
             return error.wire()
+
+    def watch(self, slot: Completes, keys: list[bytes]) -> None:
+        """Ask the partitions of these keys for their versions."""
+        self._count_request("WATCH")
+        try:
+            self._scatter(slot, self._known_tokens(), INTERNAL["WATCH"], [b"WATCH", *keys])
+        except FortError as error:
+            self._failed(error)
+            slot.complete(error.wire())
+
+    def transact(self, slot: Part, bundle: Bundle) -> None:
+        """Send a transaction to the leader of the partition that holds its keys, or lead it through several."""
+        self._count_request("EXEC")
+        try:
+            tokens = self._known_tokens()
+            distributed = distribute(bundle, lambda key: tokens.partition_of(token_of(key)).id)
+            if len(distributed.parts) > 1:
+                self.coordinator.run(slot, distributed)
+            else:
+                (partition,) = distributed.parts
+                self._request(partition, pack([b"EXEC", *bundle.encode()]), INTERNAL["EXEC"], slot)
+        except FortError as error:
+            self._failed(error)
+            slot.complete(error.wire())
+
+    def _count_request(self, name: str) -> None:
+        self.requests_total[name] = self.requests_total.get(name, 0) + 1
+
+    def _known_tokens(self) -> TokenMap:
+        if self.tokens is None:
+            raise Unavailable(NO_LAYOUT)
+        return self.tokens
 
     def _send(
         self,
@@ -198,21 +233,13 @@ class RouterService:
         is_write = command.kind is CommandKind.WRITE
         self.channels[partition].send(Unanswered(payload, slot, is_write, deadline_ms))
 
-    def _scatter(
-        self,
-        connection: ClientConnection,
-        tokens: TokenMap,
-        command: Command,
-        args: list[bytes],
-    ) -> Slot:
+    def _scatter(self, slot: Completes, tokens: TokenMap, command: Command, args: list[bytes]) -> None:
         scattered = split(command, args, lambda key: tokens.partition_of(token_of(key)).id)
-        slot = connection.slot()
         gather = Gather(slot, len(scattered.commands), scattered.join)
         for index, part in enumerate(scattered.commands):
             token = token_of(keys_of(command, part)[0])
             payload = pack(part)
             self._request(tokens.partition_of(token).id, payload, command, gather.part(index))
-        return slot
 
     def _count(self, connection: ClientConnection) -> Slot:
         slot = connection.slot()

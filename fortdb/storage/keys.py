@@ -17,6 +17,7 @@ DATA_KIND = b"\x01"
 """First byte of a data key; other kinds of record take other bytes."""
 
 _MEMORY_KIND = b"\x03"
+_TRANSACTION_KIND = b"\x04"
 
 DATA_PREFIX_BYTES = 9
 
@@ -62,6 +63,21 @@ def memory_key(partition: int) -> bytes:
     """Where the requests are kept that a partition remembers from before its log; among the data, and in
     nobody's range."""
     return _MEMORY_KIND + _PARTITION.pack(partition)
+
+
+def transaction_key(partition: int, transaction: bytes) -> bytes:
+    """Where a partition keeps what it knows of a transaction over several partitions; among the data."""
+    return _TRANSACTION_KIND + _PARTITION.pack(partition) + transaction
+
+
+def transaction_range(partition: int) -> tuple[bytes, bytes]:
+    """The partition's transaction keys: start <= key < end."""
+    return transaction_key(partition, b""), _TRANSACTION_KIND + partition_end(partition)
+
+
+def transaction_of(key: bytes) -> bytes | None:
+    """The transaction in a transaction key; None for a key of another kind."""
+    return key[1 + _PARTITION.size :] if key.startswith(_TRANSACTION_KIND) else None
 
 
 def user_key(key: bytes) -> bytes:

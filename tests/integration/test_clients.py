@@ -134,14 +134,6 @@ def test_redis_py_server(store: redis.Redis) -> None:
     assert store.ping() is True
 
 
-def test_redis_py_transactions_are_refused_whole(store: redis.Redis) -> None:
-    store.set("untouched", "1")
-    with store.pipeline() as pipeline, pytest.raises(redis.ResponseError, match="no transactions"):
-        pipeline.set("untouched", "2")
-        pipeline.execute()
-    assert store.get("untouched") == b"1"
-
-
 def test_redis_py_on_protocol_2(ring: LocalRing) -> None:
     with contextlib.closing(redis.Redis(port=ring.shape.port, protocol=2)) as store:
         assert store.set("p", "2") is True

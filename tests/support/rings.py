@@ -81,15 +81,23 @@ def wait_healthy(ring: LocalRing, within_s: float = 40.0) -> RingStatus:
     return status_of(ring)
 
 
+def holder_of(ring: LocalRing, key: str) -> str:
+    """The partition that a key falls into."""
+    return _holder(sorted(status_of(ring).partitions, key=lambda partition: partition.token), key)
+
+
+def _holder(partitions: list[PartitionStatus], key: str) -> str:
+    token = token_of(key.encode())
+    return ([one for one in partitions if one.token <= token][-1:] or partitions[-1:])[0].name
+
+
 def keys_of_partition(ring: LocalRing, name: str, count: int, prefix: str = "key") -> list[str]:
     """Keys that fall into a partition."""
     partitions = sorted(status_of(ring).partitions, key=lambda partition: partition.token)
     found: list[str] = []
     for number in itertools.count():
         key = f"{prefix}-{number}"
-        token = token_of(key.encode())
-        holder = [p for p in partitions if p.token <= token][-1:] or partitions[-1:]
-        if holder[0].name == name:
+        if _holder(partitions, key) == name:
             found.append(key)
             if len(found) == count:
                 return found

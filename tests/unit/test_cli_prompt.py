@@ -173,6 +173,21 @@ def test_a_person_at_a_terminal(terminal: Terminal, server: RedisServer, tmp_pat
     assert history.stat().st_mode & 0o077 == 0, "values are typed here"
 
 
+def test_the_prompt_shows_an_open_transaction(terminal: Terminal, server: RedisServer) -> None:
+    outside, inside = f"127.0.0.1:{server.port}>", f"127.0.0.1:{server.port} (tx)>"
+    terminal.expect(outside)
+    for ending, answer in (("EXEC", "1) (integer) "), ("DISCARD", "OK"), ("RESET", "RESET")):
+        for line, said in (("MULTI", "OK"), ("INCR tx", "QUEUED")):
+            terminal.type(f"{line}\r")
+            terminal.expect(said)
+            terminal.expect(inside)
+        terminal.type(f"{ending}\r")
+        terminal.expect(answer)
+        terminal.expect(outside)
+    terminal.type("\x04")
+    assert terminal.wait() == 0
+
+
 def test_completion_and_help(terminal: Terminal) -> None:
     terminal.expect(">")
     terminal.ask("HELP", "PUT is SET")

@@ -8,8 +8,8 @@ from threading import Barrier
 
 import pytest
 
-from fortdb.client import Client, ConnectionFailed
-from fortdb.errors import BadRequest, FortError
+from fortdb.client import Client, Conflict, ConnectionFailed, Transaction
+from fortdb.errors import BadRequest, Discarded, FortError
 from fortdb.limits import VALUE_BYTES_MAX
 from tests.unit.client_servers import RedisServer, needs_redis, redis_server
 
@@ -144,6 +144,74 @@ def test_a_transaction_is_a_batch_and_leaves_no_trace_in_the_pool(client: Client
     assert answers.value == [1]
     assert client.command("MULTI") == b"OK"
     assert client.get("n") == b"1", "a fresh connection, not the one that queues"
+
+
+def test_a_transaction_reads_then_decides(client: Client) -> None:
+    client.put("from", "10")
+    with client.transaction("from", "to") as tx:
+        held = int(tx.read("from") or 0)
+        assert tx.read_many(["from", "to"]) == [b"10", None]
+        left = tx.put("from", str(held - 3))
+        arrived = tx.increment("to", 3)
+        with pytest.raises(BadRequest, match="has not run"):
+            _ = arrived.value
+    assert (left.value, arrived.value) == (True, 3)
+    assert client.get_many(["from", "to"]) == {"from": b"7", "to": b"3"}
+
+
+def test_a_conflict_is_raised_and_nothing_is_executed(client: Client) -> None:
+    with pytest.raises(Conflict, match="begin anew"), client.transaction("a") as tx:
+        client.put("a", "somebody's")
+        mine = tx.put("a", "mine")
+    with pytest.raises(Conflict):
+        _ = mine.value
+    assert client.get("a") == b"somebody's"
+    with client.transaction() as tx:
+        got = tx.get("a")
+    assert got.value == b"somebody's", "the connection watches nothing more"
+
+
+def test_one_commands_error_is_raised_when_all_are_executed(client: Client) -> None:
+    client.put("word", "x")
+    with pytest.raises(BadRequest, match="not an integer"), client.transaction() as tx:
+        first = tx.put("a", "1")
+        tx.increment("word")
+        last = tx.put("b", "2")
+    assert first.value and last.value and client.get("b") == b"2"
+
+
+def test_what_cannot_be_queued_is_the_cause(client: Client) -> None:
+    with pytest.raises(Discarded) as caught, client.transaction() as tx:
+        tx.put("a", "1")
+        tx.command("NONSENSE")
+    assert "unknown command" in str(caught.value.__cause__)
+    assert client.get("a") is None
+
+
+def test_a_block_that_fails_executes_nothing_and_watches_nothing(client: Client) -> None:
+    with pytest.raises(RuntimeError), client.transaction("a") as tx:
+        tx.put("a", "1")
+        raise RuntimeError
+    assert client.get("a") is None
+    client.put("a", "2")
+    with client.pipeline() as batch:
+        batch.command("MULTI")
+        batch.command("GET", "a")
+        answers = batch.command("EXEC")
+    assert answers.value == [b"2"]
+
+
+def test_transact_begins_anew_until_nobody_interferes(server: RedisServer, client: Client) -> None:
+    threads, rounds = 4, 30
+
+    def add(tx: Transaction) -> int:
+        total = int(tx.read("total") or 0) + 1
+        tx.put("total", str(total))
+        return total
+
+    with ThreadPoolExecutor(threads) as executor:
+        totals = list(executor.map(lambda _: client.transact(add, "total"), range(threads * rounds)))
+    assert sorted(totals) == list(range(1, threads * rounds + 1))
 
 
 def test_a_pipeline_larger_than_every_buffer_does_not_deadlock(client: Client) -> None:

@@ -193,7 +193,8 @@ def test_the_clock_is_read_after_the_socket() -> None:
     """A node that was paused meets requests that came meanwhile with the moment of its waking (rule 14)."""
     with Node(in_c=True) as made:
         say(made, request(1, b"SET", b"a", b"1"), [1000])
-        made.hosted.serve_until_ms = made.loop.now_ms = made.loop.now_ms - 1
+        made.loop.now_ms -= 1
+        made.hosted.serve_until(made.loop.now_ms)
         made.loop.now_ms -= 10_000
         made.router.send(request(2, b"GET", b"a"))
         assert lane is not None

@@ -19,7 +19,7 @@ from fortdb.protocol.commands import TABLE, Command, check_arity, keys_of, looku
 from fortdb.protocol.glob import compile_glob
 from fortdb.protocol.resp import array, bulk, integer
 from fortdb.protocol.scatter import split
-from fortdb.protocol.session import Session, answer, refused
+from fortdb.protocol.session import Session, answer
 
 
 def command(name: bytes) -> Command:
@@ -216,20 +216,6 @@ def test_a_conversation() -> None:
     assert said(session, b"CLIENT", b"NONSENSE").startswith(b"-ERR")
     assert said(session, b"QUIT") == b"+OK\r\n"
     assert session.quitting
-
-
-def test_nothing_of_a_transaction_is_executed() -> None:
-    """A client sends it in one go, and only then reads that MULTI was refused."""
-    session = Session(1, "127.0.0.1:1")
-    assert refused(session, [b"SET", b"k", b"v"]) is None
-    assert said(session, b"MULTI").startswith(b"-ERR there are no transactions")
-    refusal = refused(session, [b"SET", b"k", b"v"])
-    assert refusal is not None
-    assert refusal.startswith(b"-ERR")
-    assert refused(session, [b"exec"]) is None
-    assert said(session, b"EXEC").startswith(b"-EXECABORT")
-    assert refused(session, [b"SET", b"k", b"v"]) is None
-    assert said(session, b"EXEC") == b"-ERR EXEC without MULTI\r\n"
 
 
 def test_help() -> None:
