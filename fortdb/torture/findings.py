@@ -15,7 +15,7 @@ _FILE = "run.json"
 @dataclass(slots=True)
 class Findings:
     """`violations` and `unjudged` are sentences; `left_out`: faults that could not be had here, and why;
-    `clients_until_ns`: when they stopped, all but the last reads; `keys_compared`: that the replicas hold, byte for byte; `options`: what else was said on the command line to get this schedule."""
+    `clients_until_ns`: when they stopped, all but the last reads; `keys_compared`: that the replicas hold, byte for byte; `transactions`: that were judged together; `options`: what else was said on the command line to get this schedule."""
 
     violations: list[str] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
@@ -26,6 +26,7 @@ class Findings:
     calls: dict[str, int] = field(default_factory=dict)
     faults: int = 0
     keys_compared: int = 0
+    transactions: int = 0
     clients_until_ns: int = 0
     options: list[str] = field(default_factory=list)
 

@@ -93,6 +93,8 @@ class Report:
             f"each key by itself: {looked_at}; {counts.total():,} not linearizable",
             f"found: {found}",
         ]
+        if self.findings.transactions:
+            lines.append(f"transactions on several keys, all together: {self.findings.transactions:,}")
         if self.findings.keys_compared:
             lines.append(f"replicas compared byte for byte: {self.findings.keys_compared:,} keys")
         return lines

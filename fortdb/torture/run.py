@@ -31,6 +31,7 @@ from fortdb.torture.findings import HISTORY_FILE, Findings
 from fortdb.torture.history import History
 from fortdb.torture.replicas import contents_of, differences
 from fortdb.torture.schedule import Step, choose, draw
+from fortdb.torture.transactions import TransactionClients
 from fortdb.torture.workload import Door, Workload
 
 PARTITIONS = 6
@@ -38,6 +39,7 @@ LEASE_MS = 2_000
 _NODES = 3
 _ROUTERS = 2
 _MEMBERS = 3
+_TRANSACTION_CLIENTS = 3
 _ELECTION_MS = 1_000  # of etcd: on a busy machine less is a torture of etcd alone
 _ROUTER_TIMEOUT_S = 7.0  # above what a router takes to say that it does not know
 _NODE_TIMEOUT_S = 1.0  # below a lease: a paused node wakes to questions asked when others led already
@@ -128,6 +130,7 @@ class Torture:
         self.findings = Findings(seed=options.seed, seconds=options.seconds, options=options.other_words)
         self._phase = "starting"
         self._workload: Workload | None = None
+        self._transactions: TransactionClients | None = None
         self._director: Director | None = None
         self._steps: list[Step] = []
         self._names: list[str] = []
@@ -226,8 +229,13 @@ class Torture:
             seed=self._options.seed,
             prefix="",
         )
+        transactions = self._transactions = TransactionClients(
+            routers, clients=_TRANSACTION_CLIENTS, seed=self._options.seed
+        )
         director = self._director = Director(world, self._steps, history)
         self._enter("torturing")
+        transactions.open_accounts(routers[0])
+        transactions.start()
         workload.start()
         director.start()
         try:
@@ -244,6 +252,7 @@ class Torture:
         finally:
             director.stop()
             workload.stop()
+            transactions.stop()
             self.findings.clients_until_ns = time.monotonic_ns()
         self.findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
         self.findings.faults = director.done
@@ -263,10 +272,13 @@ class Torture:
 
     def _last_words(self, world: World) -> None:
         self._enter("reading every key")
-        assert self._workload is not None
+        assert self._workload is not None and self._transactions is not None
         ring = world.ring
+        door = self._door(ring, ring.shape.router_names[0])
         try:
-            self._workload.read_all(self._door(ring, ring.shape.router_names[0]))
+            self._workload.read_all(door)
+            self.findings.violations += self._transactions.last_words(door, self._directory)
+            self.findings.transactions = len(self._transactions.deeds) + self._transactions.transfers
         except FortError as error:
             self.findings.unjudged.append(f"the last reads failed: {error}")
         if not world.wait(lambda: self._watched(world.is_settled), _SETTLED_S_MAX):
