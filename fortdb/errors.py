@@ -36,6 +36,12 @@ class BadRequest(FortError):
     """The request cannot be understood or breaks a bound."""
 
 
+class WrongType(FortError):
+    """The key holds, or its keyspace keeps, another kind of value than the command works on."""
+
+    code = "WRONGTYPE"
+
+
 class ProtocolError(FortError):
     """The bytes on the connection are no request at all; the connection cannot go on."""
 

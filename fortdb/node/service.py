@@ -35,8 +35,8 @@ from fortdb.errors import (
     StorageFailed,
     Unavailable,
 )
-from fortdb.limits import HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
-from fortdb.model import Ack, ClusterView
+from fortdb.limits import CLEAN_COUNT, HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
+from fortdb.model import Ack, ClusterView, Keyspace, Policy, RecordId, keyspace_name
 from fortdb.native import bind, lane
 from fortdb.net.front import Slot
 from fortdb.net.gather import Part
@@ -48,24 +48,26 @@ from fortdb.node.disk import (
     DataRange,
     Segments,
     data_ranges,
+    key_ranges,
     read_memory,
     write_replica,
 )
-from fortdb.node.execute import HANDLERS, Execution
+from fortdb.node.execute import HANDLERS, Around, Execution, end
+from fortdb.node.keyspaces import keyspace_members
 from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.protocol.arguments import ends_with_acknowledgement
 from fortdb.protocol.commands import Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
-from fortdb.replication.entries import Kind, Operation, RequestId
+from fortdb.replication.entries import RequestId
 from fortdb.replication.leader import Leader
 from fortdb.replication.log import Pending
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.engine import Batch, Engine
-from fortdb.storage.values import PLAIN, expiry_of
+from fortdb.storage.values import PLAIN
 
 log = structlog.get_logger(__name__)
 
@@ -132,6 +134,7 @@ class Hosted:
             "replica",
             "token_ranges",
             "ranges",
+            "key_ranges",
             "segments",
             "held",
             "members",
@@ -146,6 +149,7 @@ class Hosted:
         self.replica = replica
         self.token_ranges = token_ranges
         self.ranges: tuple[DataRange, ...] = data_ranges(token_ranges)
+        self.key_ranges: tuple[DataRange, ...] = key_ranges(token_ranges)
         self.segments = Segments()
         self.held: deque[Held] = deque()
         self.serve_until_ms = 0  # requests are executed before this moment
@@ -166,11 +170,16 @@ class Hosted:
 bind(Hosted)
 
 
+def _id_of_nothing(now_ms: int) -> RecordId:
+    """For requests whose effects nobody takes."""
+    return RecordId(now_ms, 0)
+
+
 class NodeService:
     """The node's replicas and their tick. `Control` feeds it records, `Links` messages."""
 
     __slots__ = (
-        *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links"),
+        *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "policies", "touched", "links"),
         *("commit_latency", "_to_answer", "_to_apply", "_wall_ms"),
     )
 
@@ -188,7 +197,7 @@ class NodeService:
         self.own = own
         self.settings = settings
         self.view = ClusterView()
-        self.async_prefixes: set[bytes] = set()
+        self.policies: dict[bytes, Keyspace] = {}  # of keyspaces that ask for anything special, by name
         self.tokens: TokenMap | None = None
         self.started_ms = steady_ms()
         self.ready_to_hand_over: Callable[[Hosted, Leader], None] = lambda hosted, leader: None
@@ -350,12 +359,12 @@ class NodeService:
                 slot.drop()
                 return
         now_ms = max(self._wall_ms, leader.log.timestamp_ms)
-        execution = Execution(self.engine.get, leader.overlay, now_ms, leader.log.commit)
+        execution = self.execution(leader, now_ms)
         if name == "SCAN":
             slot.complete(self.scan(hosted, args, now_ms))
             return
         if name == "DBSIZE":
-            self._count(hosted, slot)
+            self._count(hosted, slot, args)
             return
         try:
             ack = Ack.SYNC
@@ -406,20 +415,27 @@ class NodeService:
             if word not in ("sync", "async"):
                 raise BadRequest("ACK takes SYNC or ASYNC")
             return args[:-2], Ack(word)
-        if self.async_prefixes and all(map(self._is_async, keys_of(command, args))):
+        if self.policies and all(map(self._is_async, keys_of(command, args))):
             return args, Ack.ASYNC
         return args, Ack.SYNC
 
     def _is_async(self, key: bytes) -> bool:
-        prefix, slash, _ = key.partition(b"/")
-        return bool(slash) and prefix in self.async_prefixes
+        keyspace = self.policies.get(keyspace_name(key))
+        return keyspace is not None and keyspace.ack is Ack.ASYNC
 
     def see(self, view: ClusterView) -> None:
         """A newer picture of the cluster."""
         self.view = view
-        self.async_prefixes = {
-            name.encode() for name, keyspace in view.keyspaces.items() if keyspace.ack is Ack.ASYNC
+        self.policies = {
+            name.encode(): keyspace
+            for name, keyspace in view.keyspaces.items()
+            if keyspace.policy is not Policy.PLAIN or keyspace.ack is not Ack.SYNC or keyspace.closed
         }
+
+    def execution(self, leader: Leader, now_ms: int) -> Execution:
+        """What a request of a partition that this node leads sees and does."""
+        around = Around(self.engine, self.policies, leader.new_id)
+        return Execution(around, leader.overlay, now_ms, leader.log.commit)
 
     def _fail(self, slot: AnySlot, error: FortError) -> None:
         slot.complete(self.failure_reply(error))
@@ -439,7 +455,7 @@ class NodeService:
         except FortError as error:
             return self.failure_reply(error)
 
-    def _count(self, hosted: Hosted, slot: AnySlot) -> None:
+    def _count(self, hosted: Hosted, slot: AnySlot, args: list[bytes]) -> None:
         """Counting walks all keys, so it happens on another thread."""
 
         def counted(future: Future[int]) -> None:
@@ -447,10 +463,13 @@ class NodeService:
             reply = integer(future.result()) if failure is None else Unavailable(str(failure)).wire()
             self.loop.call_soon(lambda: slot.complete(reply))
 
-        ranges = hosted.ranges
-        self._jobs.submit(lambda: sum(self.engine.count(*bounds) for bounds in ranges)).add_done_callback(
-            counted
-        )
+        if len(args) == 1:
+            ranges = hosted.key_ranges
+            job = self._jobs.submit(lambda: sum(self.engine.count(*bounds) for bounds in ranges))
+        else:
+            members = keyspace_members(self.engine, hosted.token_ranges, args[1])
+            job = self._jobs.submit(lambda: sum(1 for _ in members))
+        job.add_done_callback(counted)
 
     def give_up(self, hosted: Hosted) -> None:
         """This node no longer holds the partition: refuse what waits for it, forget it."""
@@ -477,7 +496,8 @@ class NodeService:
         try:
             if hosted.replica.installing:
                 raise Unavailable(f"{self.own.name} is still fetching partition {hosted.replica.name}")
-            return HANDLERS[command.name](Execution(self.engine.get, {}, wall_ms()), args)
+            around = Around(self.engine, self.policies, _id_of_nothing)
+            return HANDLERS[command.name](Execution(around, {}, wall_ms()), args)
         except FortError as error:
             return self.failure_reply(error)
 
@@ -659,9 +679,11 @@ class NodeService:
         if hosted.serve_until_ms <= now_ms:
             return False
         leader, log_ = hosted.replica.leading, hosted.replica.log
-        if command.name in _WALKS and log_.applied < log_.commit:
-            self.touch(hosted)
-            return False
+        if command.name in _WALKS:
+            is_count = leader is not None and command.name == "DBSIZE"  # also of what is on its way
+            if log_.applied < (leader.proposed_offset if is_count and leader is not None else log_.commit):
+                self.touch(hosted)
+                return False
         return (
             leader is None
             or command.kind is not CommandKind.WRITE
@@ -736,15 +758,13 @@ class NodeService:
         if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
             return
         now_ms = max(wall_ms(), leader.log.timestamp_ms)
-        operations: list[Operation] = []
+        execution = self.execution(leader, now_ms)
         for expiry_ms, key in self.engine.due(hosted.replica.partition, now_ms, SWEEP_COUNT):
-            known = leader.overlay.get(key)
-            value = self.engine.get(key) if known is None else known[0].value
-            if value and expiry_of(value) == expiry_ms:
-                operations.append(Operation(Kind.DELETE, key))
-            operations.append(Operation(Kind.FORGET, key, b"", expiry_ms))
-        if operations:
-            leader.propose(operations, None, b"", now_ms)
+            end(execution, key, expiry_ms)
+            if len(execution.operations) > CLEAN_COUNT:
+                break
+        if execution.operations:
+            leader.propose(execution.operations, None, b"", now_ms)
             self.touch(hosted)
 
     def _trim(self, hosted: Hosted, leader: Leader | None) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fortdb import limits
 from fortdb.errors import DiskFull, StorageFailed
-from fortdb.model import Layout, NodeSpec, Partition
+from fortdb.model import Ack, Keyspace, Layout, NodeSpec, Partition
 from fortdb.native import lane
 from fortdb.net.front import Front
 from fortdb.node.clients import NodeClients
@@ -199,7 +199,7 @@ def test_a_refusal_and_an_async_keyspace_are_for_the_long_way() -> None:
         made.service.refusal = DiskFull("no room")
         refused = made.say(pack([b"SET", b"a", b"1"]) + pack([b"GET", b"a"]))
         made.service.refusal = None
-        made.service.async_prefixes = {b"orders"}
+        made.service.policies = {b"orders": Keyspace("orders", Ack.ASYNC)}
         return refused, made.say(pack([b"SET", b"orders/1", b"1"]) + pack([b"GET", b"orders/1"]))
 
     assert same(Node, story) == (b"-DISKFULL no room\r\n$-1\r\n", b"+OK\r\n$1\r\n1\r\n")

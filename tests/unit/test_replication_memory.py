@@ -91,7 +91,7 @@ def test_what_is_remembered_comes_back_from_bytes() -> None:
     memory, copy = RequestMemory(), RequestMemory()
     for sequence in range(1, 7):
         memory.remember(RequestId(7, sequence, 3), sequence * 10, b":%d\r\n" % sequence)
-    copy.restore(memory.encode(50))
+    copy.restore(memory.encode(50, 0))
     assert [copy.find(RequestId(7, sequence, 0)) for sequence in (3, 5, 6)] == [
         (0, b":3\r\n"),
         (0, b":5\r\n"),
@@ -104,7 +104,7 @@ def test_of_more_than_fits_into_a_frame_the_newest_goes_along() -> None:
     memory, copy = RequestMemory(), RequestMemory()
     for sequence in range(1, 4):
         memory.remember(RequestId(7, sequence, 1), sequence, bytes(MEMORY_BYTES_MAX // 2 - 1000))
-    copy.restore(memory.encode(3))
+    copy.restore(memory.encode(3, 0))
     assert [copy.find(RequestId(7, sequence, 1)) is not None for sequence in (1, 2, 3)] == [False, True, True]
 
 
