@@ -36,7 +36,7 @@ class BadRequest(FortError):
     """The request cannot be understood or breaks a bound."""
 
 
-class WrongType(FortError):
+class WrongType(BadRequest):
     """The key holds, or its keyspace keeps, another kind of value than the command works on."""
 
     code = "WRONGTYPE"

@@ -21,6 +21,7 @@ from fortdb.errors import (
     StorageFailed,
     StoreConflict,
     Unavailable,
+    WrongType,
 )
 
 
@@ -41,6 +42,7 @@ _CLASSES: dict[str, type[FortError]] = {
     "IOERR": StorageFailed,
     "DISKFULL": DiskFull,
     "CONFLICT": StoreConflict,
+    "WRONGTYPE": WrongType,
 }
 
 _PROTOCOL_ERROR = "Protocol error"

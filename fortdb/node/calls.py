@@ -8,11 +8,11 @@ from fortdb.node.describe import describe_node, describe_partition
 from fortdb.node.links import CallSlot
 from fortdb.node.service import NodeService
 from fortdb.protocol.commands import CommandKind, lookup
-from fortdb.protocol.resp import OK, bulk
+from fortdb.protocol.resp import OK, bulk, integer
 
 
 class Calls:
-    """`REPLICAS`, `REPLICA partition-id`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
+    """`REPLICAS`, `REPLICA partition-id`, `KEYSPACES`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service
@@ -32,6 +32,8 @@ class Calls:
                 slot.complete(bulk(describe_node(self._service)))
             case ["REPLICA", partition] if partition.isdigit():
                 slot.complete(bulk(describe_partition(self._service, int(partition))))
+            case ["KEYSPACES"]:
+                slot.complete(integer(self._service.view.keyspaces_revision))
             case ["LEADER", "MOVE", partition, target]:
                 self._control.move_leader(
                     partition,
