@@ -17,7 +17,9 @@ from tests.unit.test_cli_commands import bulk, ring, router
 def completer() -> Iterator[CommandCompleter]:
     keyspaces = [{"name": "orders", "ack": "sync"}, {"name": "logs", "ack": "sync"}]
     with router({"RING": bulk(ring(keyspaces=keyspaces))}) as (port, _):
-        yield CommandCompleter(Address("127.0.0.1", port))
+        made = CommandCompleter(Address("127.0.0.1", port))
+        yield made
+        made._client.close()
 
 
 @pytest.mark.parametrize(
