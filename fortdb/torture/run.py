@@ -58,6 +58,7 @@ NODE_SETTINGS: Settings = {
     },
     "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
 }
+_KEYSPACE = "torture"
 ROUTER_SETTINGS: Settings = {"routing": {"deadline_ms": 5_000}, "coordinator": {"request_ms_max": 1_000}}
 
 NODE_PROGRAM = (sys.executable, "-m", "fortdb.torture.node")
@@ -225,7 +226,9 @@ class Torture:
             clients=self._options.clients,
             seed=self._options.seed,
             prefix="",
+            keyspace=_KEYSPACE,
         )
+        workload.prepare(routers[0])
         director = self._director = Director(world, self._steps, history)
         self._enter("torturing")
         workload.start()
@@ -324,13 +327,16 @@ def torture_remote(options: Options, address: Address, show: Show) -> Findings:
     findings = Findings(seed=options.seed, seconds=options.seconds, options=["--remote"])
     door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S)
     with History(options.directory / HISTORY_FILE) as history:
+        name = f"torture-{secrets.token_hex(4)}"
         workload = Workload(
             [door],
             history,
             clients=options.clients,
             seed=options.seed,
-            prefix=f"torture-{secrets.token_hex(4)}:",
+            prefix=f"{name}:",
+            keyspace=name,
         )
+        workload.prepare(door)
 
         def glance(phase: str) -> None:
             calls = {outcome.value: count for outcome, count in workload.outcomes.items()}

@@ -17,7 +17,10 @@ from fortdb.limits import LOG_SEGMENT_BYTES, LOG_SEGMENTS_KEPT
 from fortdb.local.ring import LocalRing
 from fortdb.model import Ack, Keyspace, Policy, RecordId
 from fortdb.storage.keys import RECORD_KIND
+from fortdb.torture.history import History, Kind, Outcome, load
+from fortdb.torture.judge import judge
 from fortdb.torture.replicas import contents_of
+from fortdb.torture.workload import Door, Workload
 from tests.support.rings import partition_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
@@ -96,7 +99,8 @@ def _records(client: Client) -> None:
 
 def _versions(client: Client) -> None:
     first = next(iter(client.history("orders/old")))
-    assert client.get("orders/old", at=first.id) == client.get("orders/old", at=first.time_ms) == b"plain"
+    assert client.get("orders/old", at=first.id) == b"plain"
+    assert client.get("orders/old", at=first.time_ms) == b"kept"  # the change that made the other a version
     assert client.get("orders/old", at=2**62) == b"kept"
     client.delete("orders/old")
     assert [one.value for one in client.history("orders/old", reverse=True)] == [None, b"kept", b"plain"]
@@ -253,3 +257,29 @@ def test_a_node_that_does_not_answer_is_waited_for_until_its_lease_ends(tmp_path
             client.put(f"log/{number}", "1")
             client.put(f"log/{number}", "2")
             assert [one.value for one in client.history(f"log/{number}")] == [b"1", b"2"]
+
+
+def test_the_workload_of_the_torture_has_records_and_is_judged(tmp_path: Path) -> None:
+    with running_ring(tmp_path / "ring", partitions=3) as ring:
+        door = Door("router-1", "127.0.0.1", ring.shape.port, 20)
+        with History(tmp_path / "history.jsonl") as history:
+            workload = Workload([door], history, clients=6, seed=1, prefix="p:", keyspace="space")
+            workload.prepare(door)
+            workload.start()
+            eventually("some calls", lambda: workload.outcomes[Outcome.OK] > 1500, within_s=60)
+            killed = partition_of(ring).leader
+            assert killed is not None
+            ring.process(killed).kill()
+            so_far = workload.outcomes[Outcome.OK]
+            eventually("more", lambda: workload.outcomes[Outcome.OK] > so_far + 1500, within_s=60)
+            ring.process(killed).start()
+            workload.stop()
+            wait_healthy(ring)
+            workload.read_all(door)
+        judgement = judge(load(tmp_path / "history.jsonl")[0])
+        assert judgement.violations == ()
+        assert judgement.keys_of["records"] >= 3
+        assert judgement.calls[Kind.ADD, Outcome.OK] > 50
+        workload.remove_all(door)
+        with ring.client() as client:
+            assert client.keyspaces() == () and client.count() == 0
