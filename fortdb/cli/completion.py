@@ -69,7 +69,7 @@ class CommandCompleter(Completer):
             case ["KEYSPACE", "CREATE" | "ALTER", _, *words]:
                 return {"POLICY": _POLICIES, "ACK": _ACKS}.get(words[-1] if len(words) % 2 else "", OPTIONS)
             case ["KEYSPACE", "DROP", _]:
-                return ("KEEP-KEYS",)
+                return ("KEEP-KEYS", "DELETE-KEYS")
             case ["LEADER", "MOVE"]:
                 return [partition.name for partition in self._partitions()]
             case ["LEADER", "MOVE", name]:

@@ -87,12 +87,13 @@ def list_keyspaces(settings: Settings) -> None:
 @keyspace.command()
 @click.argument("name")
 @click.option("--keep-keys", is_flag=True, help="Also if it has keys, which stay; only with policy plain.")
+@click.option("--delete-keys", is_flag=True, help="Also if it has keys, and delete them.")
 @json_option
 @pass_settings
-def drop(settings: Settings, name: str, keep_keys: bool) -> None:
+def drop(settings: Settings, name: str, keep_keys: bool, delete_keys: bool) -> None:
     """Forget a keyspace that has no keys."""
     with settings.client() as client:
-        client.drop_keyspace(name, keep_keys=keep_keys)
+        client.drop_keyspace(name, keep_keys=keep_keys, delete_keys=delete_keys)
     settings.write({"dropped": name}, f"dropped keyspace {name}")
 
 

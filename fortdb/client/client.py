@@ -336,9 +336,12 @@ class Client:
         options = _keyspace_options(ack, policy, retention_ms, keep)
         self.run(requests.text([b"KEYSPACE", b"ALTER", name, *options]))
 
-    def drop_keyspace(self, name: str, *, keep_keys: bool = False) -> None:
-        """Forget a keyspace that has no keys. `keep_keys`: also one that has; single values only."""
-        word: list[Argument] = [b"KEEP-KEYS"] if keep_keys else []
+    def drop_keyspace(self, name: str, *, keep_keys: bool = False, delete_keys: bool = False) -> None:
+        """Forget a keyspace that has no keys, or one whose single values stay (`keep_keys`), or one with all that
+        it holds (`delete_keys`)."""
+        if keep_keys and delete_keys:
+            raise BadRequest("keep_keys and delete_keys exclude each other; give one")
+        word: list[Argument] = [b"KEEP-KEYS"] if keep_keys else [b"DELETE-KEYS"] if delete_keys else []
         self.run(requests.text([b"KEYSPACE", b"DROP", name, *word]))
 
     # Sending

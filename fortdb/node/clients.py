@@ -61,7 +61,7 @@ class NodeClients:
         tokens = self._service.tokens
         if command.name == "RING":
             return bulk(describe_node(self._service))
-        if command.kind is CommandKind.ADMIN:
+        if command.kind is CommandKind.ADMIN or command.name == "PURGEALL":
             raise BadRequest(f"{command.name} is a router's command; connect to a router")
         if tokens is None:
             raise Unavailable("the ring has no layout yet; make one with: fortdb layout plan, layout apply")

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from fortdb.errors import (
     StorageFailed,
     Unavailable,
 )
-from fortdb.limits import CLEAN_COUNT, HELD_REQUESTS_MAX, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
+from fortdb.limits import CLEAN_COUNT, HELD_REQUESTS_MAX, PURGE_COUNT, SWEEP_COUNT, UNCOMMITTED_BYTES_MAX
 from fortdb.model import Ack, ClusterView, Keyspace, Policy, RecordId, keyspace_name
 from fortdb.native import bind, lane
 from fortdb.net.front import Slot
@@ -44,6 +45,7 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
+from fortdb.node import versions
 from fortdb.node.disk import (
     DataRange,
     Segments,
@@ -58,7 +60,7 @@ from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.protocol.arguments import ends_with_acknowledgement
-from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.commands import TABLE, Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
 from fortdb.replication.entries import RequestId
 from fortdb.replication.leader import Leader
@@ -71,7 +73,7 @@ from fortdb.storage.values import PLAIN
 
 log = structlog.get_logger(__name__)
 
-_WALKS = ("SCAN", "DBSIZE")
+_WALKS = ("SCAN", "DBSIZE", "PURGEALL")
 """Commands that see the data in the engine and not the overlay."""
 
 AnySlot = Slot | RequestSlot | Part
@@ -211,7 +213,7 @@ class NodeService:
             Hosted, None
         ] = {}  # led, perhaps with entries that are committed and not in the data
         self.held_count = 0
-        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, "SCAN", "DBSIZE"), 0)
+        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, *_WALKS), 0)
         self.errors_total: dict[str, int] = {}
         self.leader_changes_total = 0
         self.commit_latency = LatencyHistogram()
@@ -258,7 +260,7 @@ class NodeService:
         replica = hosted.replica
         if (epoch and epoch < replica.epoch) or (replica.leading is None and epoch <= replica.epoch):
             slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
-        elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command):
+        elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command, args):
             self._hold(hosted, Held(slot, command, args, request, epoch, self._deadline_ms()))
         else:
             self._run(hosted, slot, command, args, request)
@@ -366,6 +368,9 @@ class NodeService:
         if name == "DBSIZE":
             self._count(hosted, slot, args)
             return
+        if name == "PURGEALL":
+            self._purge_all(hosted, leader, slot, args[1], request)
+            return
         try:
             ack = Ack.SYNC
             if command.kind is CommandKind.WRITE:
@@ -470,6 +475,42 @@ class NodeService:
             members = keyspace_members(self.engine, hosted.token_ranges, args[1])
             job = self._jobs.submit(lambda: sum(1 for _ in members))
         job.add_done_callback(counted)
+
+    def _purge_all(
+        self, hosted: Hosted, leader: Leader, slot: AnySlot, name: bytes, request: RequestId | None
+    ) -> None:
+        """Purge some keys of a keyspace that is closed; answers how many. They are found on another thread."""
+        keyspace = self.policies.get(name)
+        if keyspace is None or not keyspace.closed:
+            self._fail(slot, BadRequest("PURGEALL is a step of KEYSPACE DROP name DELETE-KEYS"))
+            return
+
+        def found(future: Future[list[bytes]]) -> None:
+            self.loop.call_soon(lambda: purge(future))
+
+        def purge(future: Future[list[bytes]]) -> None:
+            if hosted.replica.leading is not leader or not self._is_ready(hosted, TABLE["PURGE"], []):
+                slot.refuse(self._not_leader(hosted.replica), hosted.replica.epoch, None)
+                return
+            try:
+                self._check_writable(leader)
+                members = future.result()
+            except FortError as error:
+                self._fail(slot, error)
+                return
+            now_ms = max(self._wall_ms, leader.log.timestamp_ms)
+            execution = self.execution(leader, now_ms)
+            reply = integer(sum(versions.forget(execution, at) for at in members))
+            if execution.operations:
+                offset = leader.propose(execution.operations, request, reply, now_ms)
+                leader.wait(offset, slot, reply)
+                hosted.began(offset)
+                self.touch(hosted)
+            else:
+                slot.complete(reply)
+
+        members = keyspace_members(self.engine, hosted.token_ranges, name)
+        self._jobs.submit(lambda: list(islice(members, PURGE_COUNT))).add_done_callback(found)
 
     def give_up(self, hosted: Hosted) -> None:
         """This node no longer holds the partition: refuse what waits for it, forget it."""
@@ -661,7 +702,7 @@ class NodeService:
             if first.epoch > replica.epoch:
                 return
             if replica.leading is not None and (not first.epoch or first.epoch == replica.epoch):
-                if not self._is_ready(hosted, first.command):
+                if not self._is_ready(hosted, first.command, first.args):
                     return
                 self._unhold(hosted)
                 self._run(hosted, first.slot, first.command, first.args, first.request)
@@ -671,7 +712,7 @@ class NodeService:
                 first.slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
                 self.loop.tick_again()
 
-    def _is_ready(self, hosted: Hosted, command: Command) -> bool:
+    def _is_ready(self, hosted: Hosted, command: Command, args: list[bytes]) -> bool:
         """Whether the partition can execute a command now. After an election the ISR may be small for a
         moment: writes wait that long for followers to join, rather than fail. What walks over the data waits
         until all that is committed is in it."""
@@ -680,8 +721,9 @@ class NodeService:
             return False
         leader, log_ = hosted.replica.leading, hosted.replica.log
         if command.name in _WALKS:
-            is_count = leader is not None and command.name == "DBSIZE"  # also of what is on its way
-            if log_.applied < (leader.proposed_offset if is_count and leader is not None else log_.commit):
+            # In a keyspace also what is on its way: whoever counts it may have closed it.
+            wanted = log_.commit if leader is None or len(args) == 1 else leader.proposed_offset
+            if log_.applied < (log_.commit if command.name == "SCAN" else wanted):
                 self.touch(hosted)
                 return False
         return (

@@ -199,6 +199,7 @@ _COMMANDS = (
         "DBSIZE [keyspace]",
         "How many keys there are, or have a value or a history in a keyspace; walks them all",
     ),
+    Command("PURGEALL", 2, _W, "PURGEALL keyspace", "A step of KEYSPACE DROP name DELETE-KEYS"),
     Command("PING", -1, _S, "PING [message]", "Is anybody there?"),
     Command("HELP", -1, _S, "HELP [command]", "What can be asked, or how one command is used"),
     Command("MULTI", 1, _S, "MULTI", "Refused, with all up to EXEC: there are no transactions"),

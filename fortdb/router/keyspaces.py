@@ -80,13 +80,15 @@ class KeyspaceCommands:
                 keyspace = self._keyspace(name)
                 self._run(slot, self._alter(keyspace, changed(keyspace, [option, *options])))
             case ["DROP", name]:
-                self._run(slot, self._drop(self._keyspace(name), keep_keys=False))
+                self._run(slot, self._drop(self._keyspace(name)))
             case ["DROP", name, word] if word.upper() == "KEEP-KEYS":
-                self._run(slot, self._drop(self._keyspace(name), keep_keys=True))
+                self._run(slot, self._forget(self._keyspace(name)))
+            case ["DROP", name, word] if word.upper() == "DELETE-KEYS":
+                self._run(slot, self._delete(self._keyspace(name)))
             case _:
                 raise BadRequest(
                     "syntax error: KEYSPACE LIST | SHOW name | CREATE name [option value ...] | "
-                    "ALTER name option value ... | DROP name [KEEP-KEYS]"
+                    "ALTER name option value ... | DROP name [KEEP-KEYS|DELETE-KEYS]"
                 )
 
     @property
@@ -118,18 +120,35 @@ class KeyspaceCommands:
         yield from self._put(stored, replace(keyspace, closed=False, version=version))
         return OK
 
-    def _drop(self, keyspace: Keyspace, keep_keys: bool) -> Steps:
+    def _drop(self, keyspace: Keyspace) -> Steps:
         stored = self._stored()
-        if keep_keys and keyspace.policy is not Policy.PLAIN:
+        yield from self._close(stored, keyspace, keyspace, "would lose their policy")
+        return (yield from self._remove(stored, keyspace.name))
+
+    def _forget(self, keyspace: Keyspace) -> Steps:
+        """Drop it, and let its keys stay."""
+        if keyspace.policy is not Policy.PLAIN:
             raise BadRequest(
                 f"keys of keyspace {keyspace.name} are {keyspace.policy.value}, and cannot be kept without it; "
-                "PURGE them first"
+                f"KEYSPACE DROP {keyspace.name} DELETE-KEYS deletes them"
             )
-        if not keep_keys:
-            yield from self._close(stored, keyspace, keyspace, "would lose their policy")
-        yield from self._write(stored, keyspace.name, None)
-        yield from self._all_have_seen(stored, keyspace.name)
-        return OK
+        return (yield from self._remove(self._stored(), keyspace.name))
+
+    def _delete(self, keyspace: Keyspace) -> Steps:
+        """Drop it, and delete its keys. Closed it stays, if that does not come to its end, and can be asked again."""
+        stored, name = self._stored(), keyspace.name
+        yield from self._put(stored, replace(keyspace, closed=True, version=keyspace.version + 1))
+        while (reply := (yield partial(self._purge, name))) != b":0\r\n":
+            if not reply.startswith(b":"):
+                raise Unavailable(
+                    f"keyspace {name} is closed, and not all of its keys are deleted ({reply[1:-2].decode()}); "
+                    f"try KEYSPACE DROP {name} DELETE-KEYS again"
+                )
+        return (yield from self._remove(stored, name))
+
+    def _remove(self, stored: Stored, name: str) -> Steps:
+        yield from self._write(stored, name, None)
+        return (yield from self._all_have_seen(stored, name))
 
     def _close(self, stored: Stored, keyspace: Keyspace, former: Keyspace | None, what: str) -> Steps:
         """Close a keyspace, which was `former`, and see that it has no keys. Raises, and has made it what it was,
@@ -247,6 +266,9 @@ class KeyspaceCommands:
 
     def _pause(self, resume: Resume) -> None:
         self._service.loop.call_later(_POLL_MS, lambda: resume(None))
+
+    def _purge(self, name: str, resume: Resume) -> None:
+        self._service.sum([b"PURGEALL", name.encode()], _Reply(resume), is_write=True)
 
     def _count(self, name: str, resume: Resume) -> None:
         self._service.sum([b"DBSIZE", name.encode()], _Reply(resume))

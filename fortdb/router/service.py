@@ -167,6 +167,8 @@ class RouterService:
                 return self._send(connection, tokens, parse_cursor(args[1]), command, args)
             if name == "DBSIZE":
                 return self._count(connection, args)
+            if name == "PURGEALL":
+                raise BadRequest("PURGEALL is a step of KEYSPACE DROP name DELETE-KEYS; say that")
             keys = keys_of(command, args)
             for key in keys:
                 if len(key) > KEY_BYTES_MAX:

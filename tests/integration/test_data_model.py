@@ -126,6 +126,21 @@ def _drop(client: Client) -> None:
     assert client.keyspaces() == ()
     client.put("log/r", "plain now")
     assert client.get("log/r") == b"plain now"
+    client.create_keyspace("many", policy=Policy.RECORDS)
+    client.create_keyspace("docs", policy=Policy.VERSIONS)
+    for number in range(50):
+        client.add(f"many/{number}", "x")
+        client.put(f"docs/{number}", "x")
+        client.delete(f"docs/{number}")
+    with pytest.raises(BadRequest, match="is a step of KEYSPACE DROP"):
+        client.command("PURGEALL", "many")
+    client.drop_keyspace("many", delete_keys=True)
+    client.drop_keyspace("docs", delete_keys=True)
+    assert client.keyspaces() == ()
+    assert client.count() == 1 and client.count("docs") == 0
+    client.create_keyspace("many", policy=Policy.RECORDS)
+    assert list(client.records("many/1")) == []
+    client.drop_keyspace("many")
 
 
 class Adders:

@@ -9,9 +9,10 @@ import pytest
 
 from fortdb.limits import CLEAN_COUNT, PAGE_BYTES_MAX
 from fortdb.model import Keyspace, Policy, RecordId
+from fortdb.node.disk import wipe_replica
 from fortdb.node.scan import scan_page
 from fortdb.storage.keys import ID_MIN, data_key, owner_key, record_id, record_key
-from tests.support.partitions import WHOLE_RING, OnePartition
+from tests.support.partitions import RANGES, WHOLE_RING, OnePartition
 
 LOG = Keyspace("log", policy=Policy.RECORDS)
 BRIEF = Keyspace("brief", policy=Policy.RECORDS, retention_ms=1_000)
@@ -304,3 +305,15 @@ def test_records_survive_a_restart(one: OnePartition) -> None:
     one.now_ms -= 1_000_000  # the clock went back meanwhile
     (c,) = add(one, "c")
     assert RecordId(*map(int, c.split(b"-"))) > RecordId(*map(int, ids[1].split(b"-")))
+
+
+def test_a_partition_that_is_given_up_takes_everything_along(one: OnePartition) -> None:
+    one.policies[b"doc"] = Keyspace("doc", policy=Policy.VERSIONS)
+    add(one, "a", "b")
+    one.run("SET", "doc/a", "x")
+    one.run("SET", "plain", "x", "EX", 10)
+    assert {key[0] for key in one.contents()} == {1, 4, 5}
+    batch = one.engine.batch()
+    wipe_replica(batch, 1, RANGES)
+    one.engine.write(batch, False)
+    assert one.contents() == {}
