@@ -52,6 +52,7 @@ PAGE_COUNT = 100  # of them, if the request does not say
 WALK_KEYS_MIN, WALK_KEYS_MAX = 16, 1024  # asked of the engine at once; most walks want only a few
 WALK_BYTES_MAX = 1024 * 1024  # and their bytes
 CLEAN_COUNT = 1_000  # records of deleted keys cleaned away per partition and sweep
+CLEAN_BYTES = 4 * 1024 * 1024  # and the bytes that are read for that
 PURGE_COUNT = 2_000  # keys of a keyspace that is dropped, in one step of a partition
 TRIM_COUNT = 8  # old versions trimmed with one write, so that a smaller KEEP takes hold by and by
 LOG_SEGMENT_BYTES = 4 * 1024 * 1024  # granularity at which a log's head is trimmed

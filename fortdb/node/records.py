@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from fortdb.errors import WrongType
-from fortdb.limits import CLEAN_COUNT, PAGE_BYTES_MAX
+from fortdb.limits import CLEAN_BYTES, CLEAN_COUNT, PAGE_BYTES_MAX
 from fortdb.model import Policy, RecordId
 from fortdb.protocol.arguments import check_value
 from fortdb.protocol.records import encode_id_text, parse_add, parse_id, parse_page, parse_remove
@@ -92,12 +92,19 @@ def end_record(execution: Execution, key: bytes, expiry_ms: int) -> None:
 def _clean(execution: Execution, marker: bytes, stored: bytes) -> None:
     """Remove some of the records that a deleted key left."""
     at, until = owner_key(marker), decode_id(payload_of(stored))
-    left = execution.walk(record_key(at, RecordId(0, 1)), record_key(at, until) + b"\0")
-    found = list(islice(left, CLEAN_COUNT))
-    for key, value in found:
-        _remove(execution, key, value)
-    if len(found) < CLEAN_COUNT:
+    if sweep_range(execution, record_key(at, RecordId(0, 1)), record_key(at, until) + b"\0"):
         _remove(execution, marker, stored)
+
+
+def sweep_range(execution: Execution, start: bytes, end: bytes) -> bool:
+    """Remove what lies in a range of the engine's keys, or the first of it; whether that was all."""
+    size = 0
+    for number, (key, value) in enumerate(execution.walk(start, end)):
+        if number >= CLEAN_COUNT or size > CLEAN_BYTES:
+            return False
+        size += len(value)
+        _remove(execution, key, value)
+    return True
 
 
 def _remove(execution: Execution, key: bytes, stored: bytes) -> None:

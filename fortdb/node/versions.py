@@ -15,7 +15,6 @@ A value that was written before the keyspace kept versions becomes the first one
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from fortdb.errors import BadRequest, WrongType
@@ -156,11 +155,7 @@ def _trim(execution: Execution, at: bytes, head: HistoryHead) -> None:
 def _clean(execution: Execution, marker: bytes, stored: bytes, expiry_ms: int) -> None:
     """Remove some of the versions that a purged key left."""
     at, until = owner_key(marker), int.from_bytes(payload_of(stored))
-    left = execution.walk(version_key(at, _HEAD + 1), version_key(at, until) + b"\0")
-    found = list(islice(left, CLEAN_COUNT))
-    for key, _ in found:
-        execution.effect(Operation(DELETE, key))
-    if len(found) < CLEAN_COUNT:
+    if records.sweep_range(execution, version_key(at, _HEAD + 1), version_key(at, until) + b"\0"):
         execution.effect(Operation(DELETE, marker))
         execution.effect(Operation(FORGET, marker, b"", expiry_ms))
 

@@ -169,9 +169,10 @@ class KeyspaceCommands:
                 f"nothing was changed: keys of {name} cannot be counted, {reply[1:-2].decode()}"
             )
             if reply.startswith(b":"):
+                everything = "" if former is None else f"; KEYSPACE DROP {name} DELETE-KEYS deletes all"
                 refusal = BadRequest(
                     f"there are {int(reply[1:-2])} keys {name}/... that {what}; nothing was changed. Find them with "
-                    f"SCAN 0 MATCH {name}/*, remove them with PURGE"
+                    f"SCAN 0 MATCH {name}/*, remove them with PURGE{everything}"
                 )
         is_heard = not isinstance(refusal, Unavailable)
         back = None if former is None else replace(former, closed=False, version=version + 1)
@@ -237,32 +238,36 @@ class KeyspaceCommands:
         self._session.submit(work, lambda outcome: self._service.loop.call_soon(lambda: resume(outcome)))
 
     def _all_have_seen(self, stored: Stored, name: str) -> Steps:
+        """Return once every living node, and this router, knows the change."""
         deadline_ms = self._service.loop.now_ms + self._service.deadline_ms
-        waited_for = set(self._living())
+        confirmed: set[str] = set()
+        asked: set[str] = set()  # a node that hangs holds up nobody else's answer
+
+        def heard(node: str, reply: bytes) -> None:
+            asked.discard(node)
+            if reply.startswith(b":") and int(reply[1:-2]) >= stored.revision:
+                confirmed.add(node)
+
         while True:
-            for node in sorted(waited_for):
-                reply = yield partial(self._ask, node)
-                if reply.startswith(b":") and int(reply[1:-2]) >= stored.revision:
-                    waited_for.discard(node)
-            waited_for &= set(self._living())
-            has_seen = self._service.view.keyspaces_revision >= stored.revision
-            if not waited_for and has_seen:
+            waited_for = sorted(set(self._living()) - confirmed)
+            if not waited_for and self._service.view.keyspaces_revision >= stored.revision:
                 return OK
             if self._service.loop.now_ms > deadline_ms:
-                who = ", ".join(sorted(waited_for)) or "this router"
                 raise OutcomeUnknown(
-                    f"the change of keyspace {name} is in the coordination store, but {who} did not confirm it within "
+                    f"the change of keyspace {name} is in the coordination store, but "
+                    f"{', '.join(waited_for) or 'this router'} did not confirm it within "
                     f"{self._service.deadline_ms} ms; KEYSPACE SHOW {name} says what holds"
                 )
+            for node in waited_for:
+                if node not in asked:
+                    asked.add(node)
+                    self._service.call(node, [b"KEYSPACES"], _Reply(partial(heard, node)))
             yield self._pause
 
     def _living(self) -> list[str]:
         """Nodes that may lead: with a lease, and a disk."""
         nodes = self._service.view.nodes.values()
         return [node.name for node in nodes if node.state is not NodeState.FAILED]
-
-    def _ask(self, node: str, resume: Resume) -> None:
-        self._service.call(node, [b"KEYSPACES"], _Reply(resume))
 
     def _pause(self, resume: Resume) -> None:
         self._service.loop.call_later(_POLL_MS, lambda: resume(None))
