@@ -55,6 +55,12 @@ class Discarded(FortError):
     code = "EXECABORT"
 
 
+class WrongType(BadRequest):
+    """The key holds, or its keyspace keeps, another kind of value than the command works on."""
+
+    code = "WRONGTYPE"
+
+
 class ProtocolError(FortError):
     """The bytes on the connection are no request at all; the connection cannot go on."""
 

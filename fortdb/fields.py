@@ -61,6 +61,10 @@ class Fields:
             self._get(field, f"a whole number from {least}", lambda v: type(v) is int and v >= least),
         )
 
+    def has(self, field: str) -> bool:
+        """Whether the field is there at all: an older FortDB may not have known it."""
+        return field in self._fields
+
     def weight(self, field: str) -> float:
         # JSON has no NaN; Python's reader accepts one all the same.
         return float(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 TOKEN_BITS = 64
 """A token is the first 64 bits of a SHA-1 digest, read as a big-endian unsigned number."""
@@ -110,12 +111,48 @@ class PartitionRecord:
     revision: int = 0
 
 
+class Policy(Enum):
+    """What the keys of a keyspace hold."""
+
+    PLAIN = "plain"  # one value
+    RECORDS = "records"  # any number of records, each with an id
+    VERSIONS = "versions"  # one value, and its former values
+
+
+class RecordId(NamedTuple):
+    """Names a record or a version: the leader's clock in milliseconds since the Unix epoch, and a number
+    among those of that millisecond. Ids of a partition grow and are never used again (`Leader.new_id`)."""
+
+    ms: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.number}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """A named set of keys with a policy; key `orders/17` belongs to keyspace `orders` if it exists."""
+    """A named set of keys with a policy; key `orders/17` belongs to keyspace `orders` if it exists.
+
+    `retention_ms`: how long a record lives, or a version after another has taken its place; 0 for ever.
+    `keep`: how many versions a key keeps, the present one among them; 0 for all. `version` counts the
+    changes of the policy. `closed`: nothing is written to its keys, because the policy is about to change.
+    """
 
     name: str
     ack: Ack = Ack.SYNC
+    policy: Policy = Policy.PLAIN
+    retention_ms: int = 0
+    keep: int = 0
+    version: int = 1
+    closed: bool = False
+
+
+def keyspace_name(key: bytes) -> bytes:
+    """The name of the keyspace that a key belongs to if there is one of that name: what stands before the
+    first `/`; empty for a key without one."""
+    name, slash, _ = key.partition(b"/")
+    return name if slash else b""
 
 
 @dataclass(frozen=True, slots=True)

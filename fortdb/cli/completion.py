@@ -14,12 +14,21 @@ from prompt_toolkit.document import Document
 
 from fortdb.client import Address, Client, PartitionStatus, RingStatus
 from fortdb.errors import FortError
-from fortdb.protocol.commands import ALIASES, TABLE
+from fortdb.model import Ack, Policy
+from fortdb.protocol.commands import ALIASES, TABLE, lookup
 
 RING_FRESH_S = 10.0  # names change rarely; one question while a line is typed is enough
 RING_TIMEOUT_S = 1.0  # a completion later than this is of no use
 
-SUBCOMMANDS = {"LEADER": ("MOVE",), "LAYOUT": ("PLAN", "APPLY"), "KEYSPACE": ("CREATE", "LIST", "DROP")}
+SUBCOMMANDS = {
+    "LEADER": ("MOVE",),
+    "LAYOUT": ("PLAN", "APPLY"),
+    "KEYSPACE": ("CREATE", "ALTER", "SHOW", "LIST", "DROP"),
+}
+OPTIONS = ("POLICY", "ACK", "RETENTION", "KEEP")
+
+_POLICIES = tuple(policy.value.upper() for policy in Policy)
+_ACKS = tuple(ack.value.upper() for ack in Ack)
 
 
 def help_text() -> str:
@@ -49,8 +58,18 @@ class CommandCompleter(Completer):
         match before:
             case []:
                 return [*ALIASES, *TABLE, "HELP"]
+            case ["DBSIZE"]:
+                return self._keyspaces()
+            case [command] if (known := lookup(command.encode())) is not None and known.first_key == 1:
+                return [f"{name}/" for name in self._keyspaces()]
             case [command]:
                 return SUBCOMMANDS.get(command, ())
+            case ["KEYSPACE", "ALTER" | "SHOW" | "DROP"]:
+                return self._keyspaces()
+            case ["KEYSPACE", "CREATE" | "ALTER", _, *words]:
+                return {"POLICY": _POLICIES, "ACK": _ACKS}.get(words[-1] if len(words) % 2 else "", OPTIONS)
+            case ["KEYSPACE", "DROP", _]:
+                return ("KEEP-KEYS", "DELETE-KEYS")
             case ["LEADER", "MOVE"]:
                 return [partition.name for partition in self._partitions()]
             case ["LEADER", "MOVE", name]:
@@ -60,10 +79,18 @@ class CommandCompleter(Completer):
 
     def _partitions(self) -> Sequence[PartitionStatus]:
         """The ring's partitions as they were at most a moment ago; empty when nobody answers."""
+        ring = self._known_ring()
+        return () if ring is None else ring.partitions
+
+    def _keyspaces(self) -> Sequence[str]:
+        ring = self._known_ring()
+        return () if ring is None else [keyspace.name for keyspace in ring.keyspaces]
+
+    def _known_ring(self) -> RingStatus | None:
         if monotonic() - self._asked_s > RING_FRESH_S:
             self._asked_s = monotonic()
             try:
                 self._ring = self._client.ring()
             except FortError:
                 self._ring = None
-        return () if self._ring is None else self._ring.partitions
+        return self._ring

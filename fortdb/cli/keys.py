@@ -9,8 +9,8 @@ import sys
 import click
 
 from fortdb.cli.failures import Failed
-from fortdb.cli.settings import Settings, json_option, pass_settings
-from fortdb.model import Ack
+from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings
+from fortdb.model import Ack, RecordId
 
 
 @click.command()
@@ -58,16 +58,19 @@ def put(
 @click.command()
 @click.argument("key")
 @click.option("--stale", is_flag=True, help="Let a follower answer, perhaps from the past.")
+@click.option(
+    "--at", "moment", type=MOMENT, help="What it was then: the id of a version, or Unix milliseconds."
+)
 @json_option
 @pass_settings
-def get(settings: Settings, key: str, stale: bool) -> None:
-    """Write the value under KEY to standard output, byte for byte."""
+def get(settings: Settings, key: str, stale: bool, moment: RecordId | int | None) -> None:
+    """Write the value under KEY, or its newest record, to standard output, byte for byte."""
     with settings.client() as client:
-        value = client.get(os.fsencode(key), stale=stale)
+        value = client.get(os.fsencode(key), stale=stale, at=moment)
     if value is None:
-        raise Failed(f"there is no key {key!r}")
+        raise Failed(f"there is no key {key!r}" if moment is None else f"{key!r} held nothing then")
     if settings.as_json:
-        settings.write({"key": key, **_json_value(value)}, "")
+        settings.write({"key": key, **json_value(value)}, "")
         return
     sys.stdout.buffer.write(value + b"\n" if sys.stdout.isatty() else value)
     sys.stdout.buffer.flush()
@@ -99,7 +102,7 @@ def ping(settings: Settings) -> None:
     )
 
 
-def _json_value(value: bytes) -> dict[str, str]:
+def json_value(value: bytes) -> dict[str, str]:
     """JSON has no bytes: text where the value is text, base64 under another name where not."""
     try:
         return {"value": value.decode()}

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from fortdb.client import Address, Client, parse_address
+from fortdb.client import Address, Client, parse_address, parse_record_id
+from fortdb.errors import FortError
+from fortdb.model import RecordId
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +48,24 @@ def json_option(command: F) -> F:
         "--json", is_flag=True, expose_value=False, callback=note, help="Write the answer as JSON."
     )
     return option(command)
+
+
+class Moment(click.ParamType[RecordId | int]):
+    """An id of a record or a version, or a time in Unix milliseconds."""
+
+    name = "id|ms"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RecordId | int:
+        if isinstance(value, (RecordId, int)):
+            return value
+        text = str(value)
+        try:
+            return int(text) if text.isdecimal() else parse_record_id(text)
+        except FortError:
+            self.fail(f"{text!r} is no id (ms-number) and no time in Unix milliseconds", param, ctx)
+
+
+MOMENT = Moment()
 
 
 def choose_address(context: click.Context, host: str, port: int, url: str | None) -> Address:

@@ -5,6 +5,7 @@ from fortdb.client.client import Client
 from fortdb.client.connection import Connection, Reply
 from fortdb.client.failures import Conflict, ConnectionFailed
 from fortdb.client.pipeline import Later, Pipeline
+from fortdb.client.records import Record, Version, parse_record_id
 from fortdb.client.status import (
     LayoutPlan,
     NodeStatus,
@@ -32,15 +33,18 @@ __all__ = [
     "PartitionStatus",
     "Pipeline",
     "PlannedMove",
+    "Record",
     "Reply",
     "RingStatus",
     "Transaction",
+    "Version",
     "WhyFinding",
     "WhyRecord",
     "WhyReplica",
     "WhyRoute",
     "parse_address",
     "parse_plan",
+    "parse_record_id",
     "parse_ring",
     "read_plan",
 ]

@@ -16,18 +16,27 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from fortdb.client import requests
+from fortdb.client import records, requests
 from fortdb.client.address import PORT_DEFAULT, Address, parse_address
 from fortdb.client.connection import Connection, Exchange, Reply
 from fortdb.client.failures import Conflict
 from fortdb.client.pipeline import Pipeline
 from fortdb.client.pool import Pool
+from fortdb.client.records import Record, Version
 from fortdb.client.requests import Argument, Request
-from fortdb.client.status import LayoutPlan, RingStatus, parse_keyspaces, parse_plan, parse_ring
+from fortdb.client.status import (
+    LayoutPlan,
+    RingStatus,
+    parse_keyspace,
+    parse_keyspaces,
+    parse_plan,
+    parse_ring,
+)
 from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, parse_why
 from fortdb.errors import BadRequest, FortError, ProtocolError
-from fortdb.model import Ack, Keyspace
+from fortdb.limits import PAGE_COUNT
+from fortdb.model import Ack, Keyspace, Policy, RecordId
 
 T = TypeVar("T")
 K = TypeVar("K", bytes, str)
@@ -104,9 +113,14 @@ class Client:
             )
         )
 
-    def get(self, key: bytes | str, *, stale: bool = False) -> bytes | None:
-        """The value, None if there is none. `stale` lets a follower answer from the past."""
-        return self.run(requests.get(key, stale=stale))
+    def get(self, key: bytes | str, *, stale: bool = False, at: RecordId | int | None = None) -> bytes | None:
+        """The value, or the newest record; None if there is none. `stale` lets a follower answer from the past.
+        `at`: what it was then, a version's id or Unix milliseconds, in a keyspace that keeps versions."""
+        if at is None:
+            return self.run(requests.get(key, stale=stale))
+        if stale:
+            raise BadRequest("stale and at exclude each other; give one")
+        return self.run(records.get_at(key, at))
 
     def delete(self, *keys: bytes | str) -> int:
         """Remove keys; how many there were."""
@@ -166,9 +180,69 @@ class Client:
             if cursor == b"0":
                 return
 
-    def count(self) -> int:
-        """How many keys there are."""
-        return self.run(requests.count())
+    def count(self, keyspace: str | None = None) -> int:
+        """How many keys there are; in a keyspace, with those of which only a history is left."""
+        return self.run(requests.count(keyspace))
+
+    # Records and versions
+
+    def add(
+        self,
+        key: bytes | str,
+        value: bytes | str,
+        *,
+        expire_ms: int | None = None,
+        if_last: RecordId | None = None,
+    ) -> RecordId | None:
+        """Add a record to a key of a keyspace that keeps records; its id. With `if_last`, only if that is the
+        newest record's id (`RecordId(0, 0)`: if there is none), else None. After `OutcomeUnknown` the record may
+        be there; with `if_last` a second try adds it once."""
+        return self.run(records.add(key, value, expire_ms=expire_ms, if_last=if_last))
+
+    def record(self, key: bytes | str, record_id: RecordId) -> bytes | None:
+        """One record, None if there is none of that id."""
+        return self.run(records.record(key, record_id))
+
+    def records(
+        self,
+        key: bytes | str,
+        *,
+        first: RecordId | int | None = None,
+        reverse: bool = False,
+        page: int = PAGE_COUNT,
+    ) -> Iterator[Record]:
+        """Walk the records of a key from an id or a time (Unix ms) on, in the order of their ids, or backward. Each
+        page is read at one moment, the whole is not; what is added behind the walk is met by it."""
+        start = None if first is None else str(first)
+        while found := self.run(records.records(key, start, page, reverse)):
+            yield from found
+            start = f"({found[-1].id}"
+
+    def record_count(self, key: bytes | str) -> int:
+        """How many records a key has; those that have just ended may be among them."""
+        return self.run(records.record_count(key))
+
+    def remove(self, key: bytes | str, record_id: RecordId, *, if_last: RecordId | None = None) -> bool:
+        """Remove one record; False if there is none of that id, or the newest is not `if_last`."""
+        return self.run(records.remove(key, record_id, if_last=if_last))
+
+    def history(
+        self,
+        key: bytes | str,
+        *,
+        first: RecordId | int | None = None,
+        reverse: bool = False,
+        page: int = PAGE_COUNT,
+    ) -> Iterator[Version]:
+        """Walk what a key has held, as `records` walks records."""
+        start = None if first is None else str(first)
+        while found := self.run(records.history(key, start, page, reverse)):
+            yield from found
+            start = f"({found[-1].id}"
+
+    def purge(self, *keys: bytes | str) -> int:
+        """Remove keys with their records and their history; how many had anything."""
+        return self.run(records.purge(keys))
 
     def ping(self) -> float:
         """Seconds that one round trip to the router takes."""
@@ -262,13 +336,43 @@ class Client:
     def keyspaces(self) -> tuple[Keyspace, ...]:
         return parse_keyspaces(self.run(requests.text([b"KEYSPACE", b"LIST"])))
 
-    def create_keyspace(self, name: str, ack: Ack | None = None) -> None:
-        policy: list[Argument] = [] if ack is None else [b"ACK", ack.value.upper()]
-        self.run(requests.text([b"KEYSPACE", b"CREATE", name, *policy]))
+    def keyspace(self, name: str) -> Keyspace:
+        """One keyspace. Raises `BadRequest` if there is none of that name."""
+        return parse_keyspace(self.run(requests.text([b"KEYSPACE", b"SHOW", name])))
 
-    def drop_keyspace(self, name: str) -> None:
-        """Forget a keyspace's policy."""
-        self.run(requests.text([b"KEYSPACE", b"DROP", name]))
+    def create_keyspace(
+        self,
+        name: str,
+        ack: Ack | None = None,
+        *,
+        policy: Policy | None = None,
+        retention_ms: int | None = None,
+        keep: int | None = None,
+    ) -> None:
+        """Make a keyspace; when this returns, every node uses it."""
+        options = _keyspace_options(ack, policy, retention_ms, keep)
+        self.run(requests.text([b"KEYSPACE", b"CREATE", name, *options]))
+
+    def alter_keyspace(
+        self,
+        name: str,
+        ack: Ack | None = None,
+        *,
+        policy: Policy | None = None,
+        retention_ms: int | None = None,
+        keep: int | None = None,
+    ) -> None:
+        """Change what is given, 0 for no bound; when this returns, every node uses it."""
+        options = _keyspace_options(ack, policy, retention_ms, keep)
+        self.run(requests.text([b"KEYSPACE", b"ALTER", name, *options]))
+
+    def drop_keyspace(self, name: str, *, keep_keys: bool = False, delete_keys: bool = False) -> None:
+        """Forget a keyspace that has no keys, or one whose single values stay (`keep_keys`), or one with all that
+        it holds (`delete_keys`)."""
+        if keep_keys and delete_keys:
+            raise BadRequest("keep_keys and delete_keys exclude each other; give one")
+        word: list[Argument] = [b"KEEP-KEYS"] if keep_keys else [b"DELETE-KEYS"] if delete_keys else []
+        self.run(requests.text([b"KEYSPACE", b"DROP", name, *word]))
 
     # Sending
 
@@ -298,3 +402,18 @@ class Client:
             if any(request.stateful for request in batch):
                 connection.close()
             return exchange
+
+
+def _keyspace_options(
+    ack: Ack | None, policy: Policy | None, retention_ms: int | None, keep: int | None
+) -> list[Argument]:
+    options: list[Argument] = []
+    if policy is not None:
+        options += [b"POLICY", policy.value.upper()]
+    if ack is not None:
+        options += [b"ACK", ack.value.upper()]
+    if retention_ms is not None:
+        options += [b"RETENTION", f"{retention_ms}ms" if retention_ms else b"NONE"]
+    if keep is not None:
+        options += [b"KEEP", keep or b"NONE"]
+    return options

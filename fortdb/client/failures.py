@@ -23,6 +23,7 @@ from fortdb.errors import (
     StorageFailed,
     StoreConflict,
     Unavailable,
+    WrongType,
 )
 
 
@@ -52,6 +53,7 @@ _CLASSES: dict[str, type[FortError]] = {
     "CONFLICT": StoreConflict,
     "CROSSSLOT": CrossPartition,
     "EXECABORT": Discarded,
+    "WRONGTYPE": WrongType,
 }
 
 _PROTOCOL_ERROR = "Protocol error"

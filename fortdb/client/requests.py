@@ -106,11 +106,11 @@ def get(key: bytes | str, *, stale: bool = False) -> Request[bytes | None]:
 
 
 def delete(keys: Sequence[bytes | str]) -> Request[int]:
-    return request([b"DEL", *keys], _integer)
+    return request([b"DEL", *keys], integer_of)
 
 
 def exists(keys: Sequence[bytes | str]) -> Request[int]:
-    return request([b"EXISTS", *keys], _integer)
+    return request([b"EXISTS", *keys], integer_of)
 
 
 def get_many(keys: Sequence[bytes | str]) -> Request[list[bytes | None]]:
@@ -122,11 +122,11 @@ def put_many(items: Mapping[K, bytes | str]) -> Request[bool]:
 
 
 def increment(key: bytes | str, by: int) -> Request[int]:
-    return request([b"INCRBY", key, by], _integer)
+    return request([b"INCRBY", key, by], integer_of)
 
 
 def append(key: bytes | str, value: bytes | str) -> Request[int]:
-    return request([b"APPEND", key, value], _integer)
+    return request([b"APPEND", key, value], integer_of)
 
 
 def get_and_delete(key: bytes | str) -> Request[bytes | None]:
@@ -134,7 +134,7 @@ def get_and_delete(key: bytes | str) -> Request[bytes | None]:
 
 
 def length(key: bytes | str) -> Request[int]:
-    return request([b"STRLEN", key], _integer)
+    return request([b"STRLEN", key], integer_of)
 
 
 def expire(key: bytes | str, expire_ms: int) -> Request[bool]:
@@ -146,7 +146,7 @@ def persist(key: bytes | str) -> Request[bool]:
 
 
 def time_to_live_ms(key: bytes | str) -> Request[int | None]:
-    return request([b"PTTL", key], lambda reply: None if _integer(reply) < 0 else _integer(reply))
+    return request([b"PTTL", key], lambda reply: None if integer_of(reply) < 0 else integer_of(reply))
 
 
 def scan(cursor: bytes, match: bytes | str | None, count: int) -> Request[tuple[bytes, list[bytes]]]:
@@ -155,8 +155,8 @@ def scan(cursor: bytes, match: bytes | str | None, count: int) -> Request[tuple[
     return request([b"SCAN", cursor, *pattern, b"COUNT", count], _scan_step)
 
 
-def count() -> Request[int]:
-    return request([b"DBSIZE"], _integer)
+def count(keyspace: str | None) -> Request[int]:
+    return request([b"DBSIZE"] if keyspace is None else [b"DBSIZE", keyspace], integer_of)
 
 
 def ping() -> Request[bool]:
@@ -202,7 +202,8 @@ def _encode(argument: Argument) -> bytes:
     raise BadRequest(f"an argument is bytes or str, not {type(argument).__name__}")
 
 
-def _unexpected(reply: Reply) -> ProtocolError:
+def unexpected(reply: Reply) -> ProtocolError:
+    """The error for a reply that the command does not have."""
     return ProtocolError(f"a reply of type {type(reply).__name__} was not expected; is this a FortDB router?")
 
 
@@ -212,18 +213,19 @@ def _was_done(reply: Reply) -> bool:
         return bool(reply)
     if reply == b"OK":
         return True
-    raise _unexpected(reply)
+    raise unexpected(reply)
 
 
-def _integer(reply: Reply) -> int:
+def integer_of(reply: Reply) -> int:
+    """A reply that is a number."""
     if not isinstance(reply, int):
-        raise _unexpected(reply)
+        raise unexpected(reply)
     return reply
 
 
 def _bytes(reply: Reply) -> bytes:
     if not isinstance(reply, bytes):
-        raise _unexpected(reply)
+        raise unexpected(reply)
     return reply
 
 
@@ -233,7 +235,7 @@ def _bytes_or_none(reply: Reply) -> bytes | None:
 
 def _list_of_bytes(reply: Reply) -> list[bytes | None]:
     if not isinstance(reply, list):
-        raise _unexpected(reply)
+        raise unexpected(reply)
     for item in reply:
         if isinstance(item, FortError):
             raise item
@@ -242,5 +244,5 @@ def _list_of_bytes(reply: Reply) -> list[bytes | None]:
 
 def _scan_step(reply: Reply) -> tuple[bytes, list[bytes]]:
     if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[1], list):
-        raise _unexpected(reply)
+        raise unexpected(reply)
     return _bytes(reply[0]), [_bytes(key) for key in reply[1]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fortdb.errors import BadRequest, FortError, ProtocolError
-from fortdb.model import Ack, Keyspace
+from fortdb.model import Ack, Keyspace, Policy
 
 T = TypeVar("T")
 
@@ -123,6 +123,9 @@ class Fields:
             raise self._wrong(name, kind.__name__)
         return found
 
+    def has(self, name: str) -> bool:
+        return name in self._value
+
     def optional(self, name: str, kind: type[T]) -> T | None:
         if name not in self._value:
             raise self._wrong(name, f"{kind.__name__} or null")
@@ -196,6 +199,11 @@ def parse_keyspaces(document: bytes) -> tuple[Keyspace, ...]:
     return tuple(map(_keyspace, keyspaces.objects("keyspaces")))
 
 
+def parse_keyspace(document: bytes) -> Keyspace:
+    """Parse the answer to KEYSPACE SHOW."""
+    return _keyspace(Fields(load(document, "keyspace"), "KEYSPACE SHOW"))
+
+
 def load(document: bytes, what: str) -> object:
     """The JSON of an answer."""
     try:
@@ -246,10 +254,27 @@ def _node(fields: Fields) -> NodeStatus:
 
 
 def _keyspace(fields: Fields) -> Keyspace:
+    """A router from before there were policies tells only the name and `ack`."""
     try:
-        return Keyspace(fields.get("name", str), Ack(fields.get("ack", str).lower()))
+        ack = Ack(fields.get("ack", str).lower())
     except ValueError as error:
         raise fields._wrong("ack", "sync or async") from error
+    name = fields.get("name", str)
+    if not fields.has("policy"):
+        return Keyspace(name, ack)
+    try:
+        policy = Policy(fields.get("policy", str))
+    except ValueError as error:
+        raise fields._wrong("policy", "plain, records or versions") from error
+    return Keyspace(
+        name,
+        ack,
+        policy,
+        fields.get("retention_ms", int),
+        fields.get("keep", int),
+        fields.get("version", int),
+        fields.get("closed", bool),
+    )
 
 
 def _move(fields: Fields) -> PlannedMove:

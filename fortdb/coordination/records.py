@@ -20,7 +20,16 @@ from fortdb.coordination.keys import Keys
 from fortdb.coordination.store import Event, Listing
 from fortdb.errors import RecordError
 from fortdb.fields import Fields, dump_json
-from fortdb.model import Ack, ClusterView, Keyspace, Layout, NodeRecord, NodeState, PartitionRecord
+from fortdb.model import (
+    Ack,
+    ClusterView,
+    Keyspace,
+    Layout,
+    NodeRecord,
+    NodeState,
+    PartitionRecord,
+    Policy,
+)
 from fortdb.ring.layouts import layout_fields, layout_of
 
 IN_STORE = "in the coordination store"
@@ -105,13 +114,39 @@ def decode_partition(name: str, value: bytes, revision: int) -> PartitionRecord:
 
 def encode_keyspaces(keyspaces: Mapping[str, Keyspace]) -> bytes:
     """All keyspaces by name."""
-    return dump_json({name: {"ack": keyspace.ack.value} for name, keyspace in keyspaces.items()})
+    return dump_json({name: _keyspace_fields(keyspace) for name, keyspace in keyspaces.items()})
+
+
+def _keyspace_fields(keyspace: Keyspace) -> dict[str, object]:
+    return {
+        "ack": keyspace.ack.value,
+        "policy": keyspace.policy.value,
+        "retention_ms": keyspace.retention_ms,
+        "keep": keyspace.keep,
+        "version": keyspace.version,
+        "closed": keyspace.closed,
+    }
 
 
 def decode_keyspaces(value: bytes) -> dict[str, Keyspace]:
     """All keyspaces by name. Raises `RecordError`."""
     items = _stored("keyspaces", value).all_objects()
-    return {name: Keyspace(name=name, ack=item.choice("ack", Ack)) for name, item in items.items()}
+    return {name: _keyspace(name, item) for name, item in items.items()}
+
+
+def _keyspace(name: str, fields: Fields) -> Keyspace:
+    ack = fields.choice("ack", Ack)
+    if not fields.has("policy"):
+        return Keyspace(name, ack)  # from before there were others
+    return Keyspace(
+        name=name,
+        ack=ack,
+        policy=fields.choice("policy", Policy),
+        retention_ms=fields.number("retention_ms", 0),
+        keep=fields.number("keep", 0),
+        version=fields.number("version", 1),
+        closed=fields.truth("closed"),
+    )
 
 
 def encode_controller(name: str) -> bytes:

@@ -14,7 +14,7 @@ Bound bound[CLASSES] = {
     [SLOT] = {"Slot", {"connection", "reply"}},
     [TOKENS] = {"TokenMap", {"boundaries", "ids"}},
     [SERVICE] = {"NodeService",
-                 {"loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links",
+                 {"loop", "tokens", "hosted", "engine", "refusal", "policies", "touched", "links",
                   "commit_latency", "_to_answer", "_to_apply", "_wall_ms"}},
     [HOSTED] = {"Hosted",
                 {"replica", "held", "serve_until_ms", "members", "senders", "install", "proposed", "segments",

@@ -229,8 +229,24 @@ takes_writes(PyObject *service, PyObject *leader)
 {
     return is_true_at(leader, LEADER, LEADER_HAS_ENOUGH)
            && number_at(leader, LEADER, LEADER_UNCOMMITTED_BYTES) <= UNCOMMITTED_BYTES_MAX
-           && slot_of(service, SERVICE, SERVICE_REFUSAL) == Py_None
-           && PySet_GET_SIZE(slot_of(service, SERVICE, SERVICE_ASYNC_PREFIXES)) == 0;
+           && slot_of(service, SERVICE, SERVICE_REFUSAL) == Py_None;
+}
+
+/* Whether the key of a data key belongs to a keyspace that asks for anything special; -1 and an exception. */
+static int
+has_policy(PyObject *service, PyObject *at)
+{
+    PyObject *policies = slot_of(service, SERVICE, SERVICE_POLICIES);
+    if (PyDict_GET_SIZE(policies) == 0)
+        return 0;
+    const char *key = PyBytes_AS_STRING(at) + DATA_PREFIX_BYTES;
+    const char *slash = memchr(key, '/', (size_t)(PyBytes_GET_SIZE(at) - DATA_PREFIX_BYTES));
+    if (slash == NULL)
+        return 0;
+    PyObject *name = PyBytes_FromStringAndSize(key, slash - key);
+    int found = name == NULL ? -1 : PyDict_Contains(policies, name);
+    Py_XDECREF(name);
+    return found;
 }
 
 /* Adds a SET to the entry being built; `offset`, a new reference, is where that entry will stand. */
@@ -242,6 +258,9 @@ propose_plain(PyObject *service, PyObject *leader, PyObject *at, const Slice *va
         return FAILED;
     if (!takes_writes(service, leader))
         return DECLINED;
+    int is_special = has_policy(service, at);
+    if (is_special != 0)
+        return is_special < 0 ? FAILED : DECLINED;
     int64_t size = number_at(leader, LEADER, LEADER_PROPOSAL_BYTES);
     size += PyBytes_GET_SIZE(at) + 1 + (int64_t)value->size;
     if (size > ENTRY_BYTES_MAX)

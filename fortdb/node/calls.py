@@ -9,11 +9,12 @@ from fortdb.node.links import CallSlot
 from fortdb.node.locks import Prepared, Trace
 from fortdb.node.service import NodeService
 from fortdb.protocol.commands import CommandKind, lookup
-from fortdb.protocol.resp import OK, array, bulk
+from fortdb.protocol.resp import OK, array, bulk, integer
 
 
 class Calls:
-    """`REPLICAS`, `REPLICA partition-id`, `TRACES`, `LEADER MOVE partition node`, `STALE partition-id command...`."""
+    """`REPLICAS`, `REPLICA partition-id`, `KEYSPACES`, `TRACES`, `LEADER MOVE partition node`,
+    `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service
@@ -35,6 +36,8 @@ class Calls:
                 slot.complete(bulk(describe_partition(self._service, int(partition))))
             case ["TRACES"]:
                 slot.complete(array([_trace(trace) for trace in self._service.traces()]))
+            case ["KEYSPACES"]:
+                slot.complete(integer(self._service.view.keyspaces_revision))
             case ["LEADER", "MOVE", partition, target]:
                 self._control.move_leader(
                     partition,

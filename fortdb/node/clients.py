@@ -61,7 +61,7 @@ class NodeClients:
     def _execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         if command.name == "RING":
             return bulk(describe_node(self._service))
-        if command.kind is CommandKind.ADMIN:
+        if command.kind is CommandKind.ADMIN or command.name == "PURGEALL":
             raise BadRequest(f"{command.name} is a router's command; connect to a router")
         tokens = self._known_tokens()
         if command.name == "SCAN":

@@ -138,6 +138,14 @@ class Control:
     def _adopt(self, hosted: Hosted, record: PartitionRecord) -> None:
         service, replica = self._service, hosted.replica
         assert service.view.layout is not None
+        if (
+            record.leader == self._name
+            and record.epoch > replica.epoch
+            and record.revision > service.view.revision
+        ):
+            # This node read or wrote the record before the watch told of it. Whoever leads must have seen all
+            # that the leader before had seen, of the keyspaces above all: the watch comes to it, in order.
+            return
         begins = replica.adopt(record, service.view.layout.min_in_sync, service.loop.now_ms, wall_ms())
         if begins:
             service.leader_changes_total += 1

@@ -22,7 +22,7 @@ from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
 from fortdb.replication.replica import Replica
 from fortdb.storage.engine import Batch, Engine, ReplicaState
-from fortdb.storage.keys import data_bound, memory_key, transaction_range
+from fortdb.storage.keys import KINDS, data_bound, memory_key, transaction_range
 
 DataRange = tuple[bytes, bytes]
 """Data keys with start <= key < end."""
@@ -30,9 +30,16 @@ DataRange = tuple[bytes, bytes]
 _ALL_OFFSETS = (1 << 64) - 1
 
 
-def data_ranges(token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
-    """The engine's key ranges of a partition's token ranges."""
+def key_ranges(token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
+    """Where the keys of a partition's token ranges lie, without their records and versions."""
     return tuple((data_bound(start), data_bound(end)) for start, end in token_ranges)
+
+
+def data_ranges(token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
+    """Where everything lies that belongs to a partition's token ranges."""
+    return tuple(
+        (data_bound(start, kind), data_bound(end, kind)) for kind in KINDS for start, end in token_ranges
+    )
 
 
 def replica_ranges(partition: int, token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
@@ -110,6 +117,7 @@ def read_memory(engine: Engine, partition: int, log: ReplicaLog) -> None:
     kept = engine.get(memory_key(partition))
     if kept is not None:
         log.memory.restore(kept)
+        log.timestamp_ms = max(log.timestamp_ms, entry_timestamp(kept))
     tail = list(recent_entries(engine, partition))
     if tail:
         log.timestamp_ms = max(log.timestamp_ms, entry_timestamp(tail[0][1]))
@@ -163,7 +171,7 @@ def write_replica(
         batch.delete_log(partition, *truncate)
     if trimmed is not None:
         batch.delete_log(partition, *trimmed)
-        batch.put_data(memory_key(partition), replica.log.memory.encode(trimmed[1] - 1))
+        batch.put_data(memory_key(partition), replica.log.encode_memory(trimmed[1] - 1))
     put_log = batch.put_log
     size = 0
     for offset, entry in entries:

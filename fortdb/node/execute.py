@@ -10,12 +10,23 @@ deletion is committed, so that a later leader with a slower clock cannot bring t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
-from fortdb.errors import BadRequest
-from fortdb.limits import KEY_BYTES_MAX, REPLY_BYTES_MAX, VALUE_BYTES_MAX
+from fortdb.errors import BadRequest, Busy, WrongType
+from fortdb.limits import (
+    KEY_BYTES_MAX,
+    REPLY_BYTES_MAX,
+    WALK_BYTES_MAX,
+    WALK_KEYS_MAX,
+    WALK_KEYS_MIN,
+)
+from fortdb.model import Keyspace, Policy, RecordId, keyspace_name
+from fortdb.node import records, versions
 from fortdb.protocol.arguments import (
     ExpireOptions,
+    check_value,
     parse_expire,
     parse_expire_seconds,
     parse_getex,
@@ -25,8 +36,9 @@ from fortdb.protocol.arguments import (
 from fortdb.protocol.resp import NIL, OK, array, bulk, integer
 from fortdb.replication.entries import DELETE, FORGET, PUT, Operation
 from fortdb.ring.tokens import hash_of
-from fortdb.storage.keys import data_key_at
-from fortdb.storage.values import encode_value, expiry_of, payload_of
+from fortdb.storage.engine import Engine
+from fortdb.storage.keys import RECORD_KIND, VERSION_KIND, data_key_at, user_key
+from fortdb.storage.values import encode_value, expiry_of, is_records, payload_of, type_name
 
 Lookup = Callable[[bytes], bytes | None]
 """Data key -> stored value in the engine."""
@@ -35,22 +47,36 @@ Overlay = dict[bytes, tuple[Operation, int]]
 """Data key -> its newest effect that is not in the engine yet."""
 
 
+class Around(NamedTuple):
+    """What a partition's requests have in common besides its data."""
+
+    engine: Engine
+    policies: Mapping[bytes, Keyspace]
+    """Keyspaces that ask for anything special, by name."""
+    new_id: Callable[[int], RecordId]
+    """Of the leader, for what is added at a time."""
+
+
 class Execution:
     """One request's view of a partition, and the effects it leaves."""
 
     __slots__ = (
         "_commit",
+        "_engine",
         "_lookup",
+        "_new_id",
         "_overlay",
         "_own",
+        "_policies",
         "now_ms",
         "operations",
         "saw_uncommitted",
     )
 
-    def __init__(self, lookup: Lookup, overlay: Overlay, now_ms: int, commit: int = 0) -> None:
+    def __init__(self, around: Around, overlay: Overlay, now_ms: int, commit: int = 0) -> None:
         """Effects up to the offset `commit` are committed, whether they are in the engine yet or not."""
-        self._lookup = lookup
+        self._engine, self._policies, self._new_id = around
+        self._lookup: Lookup = self._engine.get
         self._overlay = overlay
         self._commit = commit
         self._own: dict[bytes, Operation] = {}
@@ -58,27 +84,84 @@ class Execution:
         self.operations: list[Operation] = []
         self.saw_uncommitted = False
 
-    def stored(self, key: bytes) -> bytes | None:
-        """The stored value of a user key, None if it has none or has expired."""
-        at = data_key_at(hash_of(key), key)
+    def at(self, at: bytes) -> bytes | None:
+        """What lies under a key of the engine, ended or not."""
         own = self._own.get(at)
         if own is not None:
             return own.value if own.kind == PUT else None
         known = self._overlay.get(at)
         if known is None:
-            value = self._lookup(at)
-        else:
-            if known[1] > self._commit:
-                self.saw_uncommitted = True
-            value = known[0].value if known[0].kind == PUT else None
+            return self._lookup(at)
+        if known[1] > self._commit:
+            self.saw_uncommitted = True
+        return known[0].value if known[0].kind == PUT else None
+
+    def stored(self, key: bytes) -> bytes | None:
+        """The stored value of a user key, None if it has none or has expired."""
+        at = data_key_at(hash_of(key), key)
+        value = self.at(at)
         if value is None:
             return None
         expiry_ms = expiry_of(value)
         if expiry_ms and expiry_ms <= self.now_ms:
-            self.add(Operation(DELETE, at))
-            self.operations.append(Operation(FORGET, at, b"", expiry_ms))
+            self.end(key, at, expiry_ms)
             return None
         return value
+
+    def end(self, key: bytes, at: bytes, expiry_ms: int) -> None:
+        """A user key has expired: it holds nothing from now on."""
+        keyspace = self.keyspace(key)
+        if keyspace is not None and keyspace.policy is Policy.VERSIONS:
+            versions.note(self, keyspace, at, None, 0)
+        self.effect(Operation(DELETE, at))
+        self.effect(Operation(FORGET, at, b"", expiry_ms))
+
+    def has_ended(self, stored: bytes) -> bool:
+        """Whether a value under a key that is no user key has expired. Who hides it waits until the log's time is
+        past that, so that no later leader shows it again."""
+        if not 0 < expiry_of(stored) <= self.now_ms:
+            return False
+        if not self.operations:
+            self.effect(Operation(FORGET, b"", b"", self.now_ms))
+        return True
+
+    def walk(self, start: bytes, end: bytes, backward: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """What lies under the engine's keys in a range, in their order or backward: what it was when the walk
+        began. As far as it is read; each piece that the engine is asked for is larger than the one before."""
+        changed: dict[bytes, bytes | None] = {}
+        for key, (operation, offset) in self._overlay.items():
+            if start <= key < end:
+                changed[key] = operation.value if operation.kind == PUT else None
+                self.saw_uncommitted |= offset > self._commit
+        for key, operation in self._own.items():
+            if start <= key < end:
+                changed[key] = operation.value if operation.kind == PUT else None
+        order = deque(sorted(changed, reverse=backward))
+        for key, value in self._pieces(start, end, backward):
+            while order and (order[0] > key if backward else order[0] < key):
+                if (other := changed[order[0]]) is not None:
+                    yield order[0], other
+                order.popleft()
+            if order and order[0] == key:
+                order.popleft()
+                if (newer := changed[key]) is not None:
+                    yield key, newer
+            else:
+                yield key, value
+        for key in order:
+            if (other := changed[key]) is not None:
+                yield key, other
+
+    def _pieces(self, start: bytes, end: bytes, backward: bool) -> Iterator[tuple[bytes, bytes]]:
+        count = WALK_KEYS_MIN
+        scan = self._engine.scan_backward if backward else self._engine.scan
+        while piece := scan(start, end, count, WALK_BYTES_MAX):
+            yield from piece
+            if backward:
+                end = piece[-1][0]
+            else:
+                start = piece[-1][0] + b"\0"
+            count = min(count * 4, WALK_KEYS_MAX)
 
     def value(self, key: bytes) -> bytes | None:
         """The user's value of a key."""
@@ -87,14 +170,27 @@ class Execution:
 
     def put(self, key: bytes, value: bytes, expiry_ms: int = 0) -> None:
         """Let the key hold a value, until `expiry_ms` (Unix epoch) when that is not 0."""
-        if len(value) > VALUE_BYTES_MAX:
-            raise BadRequest(f"string exceeds maximum allowed size ({VALUE_BYTES_MAX} bytes)")
+        check_value(value)
         at = data_key_at(hash_of(key), key)
-        self.add(Operation(PUT, at, encode_value(value, expiry_ms), expiry_ms))
+        if self._policies and (keyspace := self.writable(key)) is not None:
+            if keyspace.policy is Policy.RECORDS:
+                raise WrongType(
+                    "Operation against a key holding the wrong kind of value: "
+                    f"keyspace {keyspace.name} keeps records; use ADD"
+                )
+            if keyspace.policy is Policy.VERSIONS:
+                versions.note(self, keyspace, at, value, expiry_ms)
+        self.effect(Operation(PUT, at, encode_value(value, expiry_ms), expiry_ms))
 
     def delete(self, key: bytes) -> None:
         """Let the key hold nothing."""
-        self.add(Operation(DELETE, data_key_at(hash_of(key), key)))
+        at = data_key_at(hash_of(key), key)
+        if self._policies and (keyspace := self.writable(key)) is not None:
+            if keyspace.policy is Policy.VERSIONS:
+                versions.note(self, keyspace, at, None, 0)
+            elif (stored := self.at(at)) is not None and is_records(stored):
+                records.drop(self, at, stored)
+        self.effect(Operation(DELETE, at))
 
     def roll_back(self, count: int) -> None:
         """Take back all effects but the first `count`."""
@@ -104,9 +200,25 @@ class Execution:
                 operation.key: operation for operation in self.operations if operation.kind != FORGET
             }
 
-    def add(self, operation: Operation) -> None:
-        """Leave an effect."""
-        self._own[operation.key] = operation
+    def keyspace(self, key: bytes) -> Keyspace | None:
+        """The keyspace of a key, if it asks for anything special."""
+        return self._policies.get(keyspace_name(key)) if self._policies else None
+
+    def writable(self, key: bytes) -> Keyspace | None:
+        """The same, for a write. Raises `Busy` while the keyspace's policy is about to change."""
+        keyspace = self.keyspace(key)
+        if keyspace is not None and keyspace.closed:
+            raise Busy(f"the policy of keyspace {keyspace.name} is being changed; try again")
+        return keyspace
+
+    def new_id(self) -> RecordId:
+        """An id for something that is added; greater than all that there are."""
+        return self._new_id(self.now_ms)
+
+    def effect(self, operation: Operation) -> None:
+        """Leave an effect on a key of the engine."""
+        if operation.kind != FORGET:
+            self._own[operation.key] = operation
         self.operations.append(operation)
 
 
@@ -120,8 +232,17 @@ def check_keys(keys: list[bytes]) -> None:
             raise BadRequest(f"key of {len(key)} bytes is longer than {KEY_BYTES_MAX}")
 
 
+def _readable(execution: Execution, key: bytes) -> bytes | None:
+    """What `GET` answers: the value, or the newest record."""
+    stored = execution.stored(key)
+    if stored is None or not is_records(stored):
+        return None if stored is None else payload_of(stored)
+    found = records.newest(execution, data_key_at(hash_of(key), key), stored)
+    return None if found is None else found.value
+
+
 def _get(execution: Execution, args: list[bytes]) -> bytes:
-    value = execution.value(args[1])
+    value = _readable(execution, args[1]) if len(args) == 2 else versions.value_at(execution, args)
     return NIL if value is None else bulk(value)
 
 
@@ -157,9 +278,9 @@ def _set_with_seconds(execution: Execution, args: list[bytes]) -> bytes:
 
 
 def _getset(execution: Execution, args: list[bytes]) -> bytes:
-    former = _get(execution, args)
+    former = execution.value(args[1])
     execution.put(args[1], args[2])
-    return former
+    return NIL if former is None else bulk(former)
 
 
 def _getdel(execution: Execution, args: list[bytes]) -> bytes:
@@ -210,7 +331,7 @@ def _delete(execution: Execution, args: list[bytes]) -> bytes:
 def _mget(execution: Execution, args: list[bytes]) -> bytes:
     replies, size = [], 0
     for key in args[1:]:
-        value = execution.value(key)
+        value = _readable(execution, key)
         replies.append(NIL if value is None else bulk(value))
         size += len(replies[-1])
         if size > REPLY_BYTES_MAX:
@@ -315,7 +436,23 @@ def _persist(execution: Execution, args: list[bytes]) -> bytes:
 
 
 def _type(execution: Execution, args: list[bytes]) -> bytes:
-    return b"+none\r\n" if execution.stored(args[1]) is None else b"+string\r\n"
+    stored = execution.stored(args[1])
+    return b"+none\r\n" if stored is None else b"+%b\r\n" % type_name(stored)
+
+
+def end(execution: Execution, key: bytes, expiry_ms: int) -> None:
+    """It was noted that what lies under a key of the engine ends at `expiry_ms`, and that has come."""
+    kind = key[:1]
+    if kind == RECORD_KIND:
+        records.end_record(execution, key, expiry_ms)
+    elif kind == VERSION_KIND:
+        versions.end_version(execution, key, expiry_ms)
+    else:
+        stored = execution.at(key)
+        if stored is not None and expiry_of(stored) == expiry_ms:
+            execution.end(user_key(key), key, expiry_ms)
+        else:
+            execution.effect(Operation(FORGET, key, b"", expiry_ms))
 
 
 HANDLERS: dict[str, Handler] = {
@@ -349,5 +486,7 @@ HANDLERS: dict[str, Handler] = {
     "PEXPIREAT": _expire,
     "PERSIST": _persist,
     "TYPE": _type,
+    **records.HANDLERS,
+    **versions.HANDLERS,
 }
 """By canonical command name."""

@@ -16,7 +16,7 @@ from fortdb.protocol.glob import compile_glob
 from fortdb.protocol.resp import array, bulk
 from fortdb.storage.engine import Engine
 from fortdb.storage.keys import data_bound, data_token, user_key
-from fortdb.storage.values import expiry_of
+from fortdb.storage.values import expiry_of, type_name
 
 
 def scan_page(
@@ -43,10 +43,12 @@ def scan_page(
             cursor = (cursor + 1) % TOKEN_SPACE if cursor + 1 < end else end % TOKEN_SPACE
         pairs = whole
     matches = compile_glob(options.match) if options.match is not None else None
-    wanted = options.type is None or options.type.lower() == b"string"
+    wanted = None if options.type is None else options.type.lower()
     keys = [
         bulk(key)
         for key, value in ((user_key(key), value) for key, value in pairs)
-        if wanted and not 0 < expiry_of(value) <= now_ms and (matches is None or matches(key))
+        if wanted in (None, type_name(value))
+        and not 0 < expiry_of(value) <= now_ms
+        and (matches is None or matches(key))
     ]
     return array([bulk(b"%d" % cursor), array(keys)])

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -36,12 +37,14 @@ from fortdb.errors import (
     Unavailable,
 )
 from fortdb.limits import (
+    CLEAN_COUNT,
     HELD_REQUESTS_MAX,
+    PURGE_COUNT,
     SWEEP_COUNT,
     TRANSACTION_MS_MAX,
     UNCOMMITTED_BYTES_MAX,
 )
-from fortdb.model import Ack, ClusterView
+from fortdb.model import Ack, ClusterView, Keyspace, Policy, RecordId, keyspace_name
 from fortdb.native import bind, lane
 from fortdb.net.front import Slot
 from fortdb.net.gather import Part
@@ -49,37 +52,38 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
-from fortdb.node import transactions
+from fortdb.node import transactions, versions
 from fortdb.node.disk import (
     DataRange,
     Segments,
-    data_ranges,
+    key_ranges,
     read_memory,
     replica_ranges,
     write_replica,
 )
-from fortdb.node.execute import HANDLERS, Execution
+from fortdb.node.execute import HANDLERS, Around, Execution, end
+from fortdb.node.keyspaces import keyspace_members
 from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.locks import LockTable, Trace
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.node.transactions import TRANSACTIONAL, Place
 from fortdb.protocol.arguments import ends_with_acknowledgement
-from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
+from fortdb.protocol.commands import INTERNAL, TABLE, Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
-from fortdb.replication.entries import Kind, Operation, RequestId
+from fortdb.replication.entries import DELETE, Operation, RequestId
 from fortdb.replication.leader import Leader
 from fortdb.replication.log import Pending
 from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.engine import Batch, Engine
-from fortdb.storage.keys import transaction_key, transaction_range
-from fortdb.storage.values import PLAIN, expiry_of
+from fortdb.storage.keys import owner, transaction_key, transaction_range
+from fortdb.storage.values import PLAIN
 
 log = structlog.get_logger(__name__)
 
-_WALKS = ("SCAN", "DBSIZE")
+_WALKS = ("SCAN", "DBSIZE", "PURGEALL")
 """Commands that see the data in the engine and not the overlay."""
 
 _ALL = 1 << 62
@@ -145,6 +149,7 @@ class Hosted:
             "replica",
             "token_ranges",
             "ranges",
+            "key_ranges",
             "segments",
             "held",
             "members",
@@ -162,6 +167,7 @@ class Hosted:
         self.replica = replica
         self.token_ranges = token_ranges
         self.ranges: tuple[DataRange, ...] = replica_ranges(replica.partition, token_ranges)
+        self.key_ranges: tuple[DataRange, ...] = key_ranges(token_ranges)
         self.segments = Segments()
         self.held: deque[Held] = deque()
         self.serve_until_ms = 0  # requests are executed before this moment
@@ -195,11 +201,16 @@ class Hosted:
 bind(Hosted)
 
 
+def _id_of_nothing(now_ms: int) -> RecordId:
+    """For requests whose effects nobody takes."""
+    return RecordId(now_ms, 0)
+
+
 class NodeService:
     """The node's replicas and their tick. `Control` feeds it records, `Links` messages."""
 
     __slots__ = (
-        *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "async_prefixes", "touched", "links"),
+        *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "policies", "touched", "links"),
         *("commit_latency", "_to_answer", "_to_apply", "_wall_ms"),
     )
 
@@ -217,7 +228,7 @@ class NodeService:
         self.own = own
         self.settings = settings
         self.view = ClusterView()
-        self.async_prefixes: set[bytes] = set()
+        self.policies: dict[bytes, Keyspace] = {}  # of keyspaces that ask for anything special, by name
         self.tokens: TokenMap | None = None
         self.started_ms = steady_ms()
         self.ready_to_hand_over: Callable[[Hosted, Leader], None] = lambda hosted, leader: None
@@ -278,7 +289,7 @@ class NodeService:
         replica = hosted.replica
         if (epoch and epoch < replica.epoch) or (replica.leading is None and epoch <= replica.epoch):
             slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
-        elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command):
+        elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command, args):
             held = Held(slot, command, args, request, epoch, self._deadline_ms())
             self._hold(hosted.held, held, held)
         elif hosted.plain_until_ms:
@@ -402,7 +413,9 @@ class NodeService:
             if replica.leading is None or (held.epoch and held.epoch != replica.epoch):
                 self.held_count -= 1
                 held.slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
-            elif (is_free or self._was_executed(hosted, held)) and self._is_ready(hosted, held.command):
+            elif (is_free or self._was_executed(hosted, held)) and self._is_ready(
+                hosted, held.command, held.args
+            ):
                 self.held_count -= 1
                 self._run(hosted, held.slot, held.command, held.args, held.request)
             else:
@@ -442,7 +455,7 @@ class NodeService:
         over = hosted.locks.over(until_ms, SWEEP_COUNT)
         if over:
             partition = hosted.replica.partition
-            operations = [Operation(Kind.DELETE, transaction_key(partition, one)) for one in over]
+            operations = [Operation(DELETE, transaction_key(partition, one)) for one in over]
             leader.propose(operations, None, b"", leader.log.timestamp_ms)
             self._note_locks(hosted, operations)
             self.touch(hosted)
@@ -470,12 +483,15 @@ class NodeService:
                 slot.drop()
                 return
         now_ms = max(self._wall_ms, leader.log.timestamp_ms)
-        execution = Execution(self.engine.get, leader.overlay, now_ms, leader.log.commit)
+        execution = self.execution(leader, now_ms)
         if name == "SCAN":
             slot.complete(self.scan(hosted, args, now_ms))
             return
         if name == "DBSIZE":
-            self._count(hosted, slot)
+            self._count(hosted, slot, args)
+            return
+        if name == "PURGEALL":
+            self._purge_all(hosted, leader, slot, args[1], request)
             return
         try:
             ack = Ack.SYNC
@@ -533,20 +549,27 @@ class NodeService:
             if word not in ("sync", "async"):
                 raise BadRequest("ACK takes SYNC or ASYNC")
             return args[:-2], Ack(word)
-        if self.async_prefixes and all(map(self._is_async, keys_of(command, args))):
+        if self.policies and all(map(self._is_async, keys_of(command, args))):
             return args, Ack.ASYNC
         return args, Ack.SYNC
 
     def _is_async(self, key: bytes) -> bool:
-        prefix, slash, _ = key.partition(b"/")
-        return bool(slash) and prefix in self.async_prefixes
+        keyspace = self.policies.get(keyspace_name(key))
+        return keyspace is not None and keyspace.ack is Ack.ASYNC
 
     def see(self, view: ClusterView) -> None:
         """A newer picture of the cluster."""
         self.view = view
-        self.async_prefixes = {
-            name.encode() for name, keyspace in view.keyspaces.items() if keyspace.ack is Ack.ASYNC
+        self.policies = {
+            name.encode(): keyspace
+            for name, keyspace in view.keyspaces.items()
+            if keyspace.policy is not Policy.PLAIN or keyspace.ack is not Ack.SYNC or keyspace.closed
         }
+
+    def execution(self, leader: Leader, now_ms: int) -> Execution:
+        """What a request of a partition that this node leads sees and does."""
+        around = Around(self.engine, self.policies, leader.new_id)
+        return Execution(around, leader.overlay, now_ms, leader.log.commit)
 
     def _fail(self, slot: AnySlot, error: FortError) -> None:
         slot.complete(self.failure_reply(error))
@@ -566,7 +589,7 @@ class NodeService:
         except FortError as error:
             return self.failure_reply(error)
 
-    def _count(self, hosted: Hosted, slot: AnySlot) -> None:
+    def _count(self, hosted: Hosted, slot: AnySlot, args: list[bytes]) -> None:
         """Counting walks all keys, so it happens on another thread."""
 
         def counted(future: Future[int]) -> None:
@@ -574,10 +597,60 @@ class NodeService:
             reply = integer(future.result()) if failure is None else Unavailable(str(failure)).wire()
             self.loop.call_soon(lambda: slot.complete(reply))
 
-        ranges = data_ranges(hosted.token_ranges)
-        self._jobs.submit(lambda: sum(self.engine.count(*bounds) for bounds in ranges)).add_done_callback(
-            counted
-        )
+        if len(args) == 2 and self._is_locked(hosted, slot, args[1]):
+            return
+        if len(args) == 1:
+            ranges = hosted.key_ranges
+            job = self._jobs.submit(lambda: sum(self.engine.count(*bounds) for bounds in ranges))
+        else:
+            members = keyspace_members(self.engine, hosted.token_ranges, args[1])
+            job = self._jobs.submit(lambda: sum(1 for _ in members))
+        job.add_done_callback(counted)
+
+    def _is_locked(self, hosted: Hosted, slot: AnySlot, name: bytes) -> bool:
+        """Whether a transaction may yet leave something in a keyspace; then the slot has its answer."""
+        locked = any(keyspace_name(key) == name for key in hosted.locks.locked)
+        if locked:
+            self._fail(slot, Busy(f"a transaction is about to change keys of {name.decode()}; try again"))
+        return locked
+
+    def _purge_all(
+        self, hosted: Hosted, leader: Leader, slot: AnySlot, name: bytes, request: RequestId | None
+    ) -> None:
+        """Purge some keys of a keyspace that is closed; answers how many. They are found on another thread."""
+        keyspace = self.policies.get(name)
+        if keyspace is None or not keyspace.closed:
+            self._fail(slot, BadRequest("PURGEALL is a step of KEYSPACE DROP name DELETE-KEYS"))
+            return
+
+        def found(future: Future[list[bytes]]) -> None:
+            self.loop.call_soon(lambda: purge(future))
+
+        def purge(future: Future[list[bytes]]) -> None:
+            if hosted.replica.leading is not leader or not self._is_ready(hosted, TABLE["PURGE"], []):
+                slot.refuse(self._not_leader(hosted.replica), hosted.replica.epoch, None)
+                return
+            if self._is_locked(hosted, slot, name):
+                return
+            try:
+                self._check_writable(leader)
+                members = future.result()
+            except FortError as error:
+                self._fail(slot, error)
+                return
+            now_ms = max(self._wall_ms, leader.log.timestamp_ms)
+            execution = self.execution(leader, now_ms)
+            reply = integer(sum(versions.forget(execution, at) for at in members))
+            if execution.operations:
+                offset = leader.propose(execution.operations, request, reply, now_ms)
+                leader.wait(offset, slot, reply)
+                hosted.began(offset)
+                self.touch(hosted)
+            else:
+                slot.complete(reply)
+
+        members = keyspace_members(self.engine, hosted.token_ranges, name)
+        self._jobs.submit(lambda: list(islice(members, PURGE_COUNT))).add_done_callback(found)
 
     def give_up(self, hosted: Hosted) -> None:
         """This node no longer holds the partition: refuse what waits for it, forget it."""
@@ -605,7 +678,8 @@ class NodeService:
         try:
             if hosted.replica.installing:
                 raise Unavailable(f"{self.own.name} is still fetching partition {hosted.replica.name}")
-            return HANDLERS[command.name](Execution(self.engine.get, {}, wall_ms()), args)
+            around = Around(self.engine, self.policies, _id_of_nothing)
+            return HANDLERS[command.name](Execution(around, {}, wall_ms()), args)
         except FortError as error:
             return self.failure_reply(error)
 
@@ -773,7 +847,7 @@ class NodeService:
             if first.epoch > replica.epoch:
                 return
             if replica.leading is not None and (not first.epoch or first.epoch == replica.epoch):
-                if not self._is_ready(hosted, first.command):
+                if not self._is_ready(hosted, first.command, first.args):
                     return
                 self._unhold(hosted)
                 self._run_unlocked(hosted, first)
@@ -783,7 +857,7 @@ class NodeService:
                 first.slot.refuse(self._not_leader(replica), replica.epoch, replica.leader_name)
                 self.loop.tick_again()
 
-    def _is_ready(self, hosted: Hosted, command: Command) -> bool:
+    def _is_ready(self, hosted: Hosted, command: Command, args: list[bytes]) -> bool:
         """Whether the partition can execute a command now. After an election the ISR may be small for a
         moment: writes wait that long for followers to join, rather than fail. What walks over the data waits
         until all that is committed is in it."""
@@ -791,9 +865,12 @@ class NodeService:
         if hosted.serve_until_ms <= now_ms:
             return False
         leader, log_ = hosted.replica.leading, hosted.replica.log
-        if command.name in _WALKS and log_.applied < log_.commit:
-            self.touch(hosted)
-            return False
+        if command.name in _WALKS:
+            # In a keyspace also what is on its way: whoever counts it may have closed it.
+            wanted = log_.commit if leader is None or len(args) == 1 else leader.proposed_offset
+            if log_.applied < (log_.commit if command.name == "SCAN" else wanted):
+                self.touch(hosted)
+                return False
         return (
             leader is None
             or command.kind is not CommandKind.WRITE
@@ -890,15 +967,15 @@ class NodeService:
         if not self._may_clean_up(hosted, leader):
             return
         now_ms = max(wall_ms(), leader.log.timestamp_ms)
-        operations: list[Operation] = []
+        execution = self.execution(leader, now_ms)
         for expiry_ms, key in self.engine.due(hosted.replica.partition, now_ms, SWEEP_COUNT):
-            known = leader.overlay.get(key)
-            value = self.engine.get(key) if known is None else known[0].value
-            if value and expiry_of(value) == expiry_ms:
-                operations.append(Operation(Kind.DELETE, key))
-            operations.append(Operation(Kind.FORGET, key, b"", expiry_ms))
-        if operations:
-            leader.propose(operations, None, b"", now_ms)
+            if owner(key) in hosted.locks.locked:
+                continue  # what a transaction will leave there was worked out already
+            end(execution, key, expiry_ms)
+            if len(execution.operations) > CLEAN_COUNT:
+                break
+        if execution.operations:
+            leader.propose(execution.operations, None, b"", now_ms)
             self.touch(hosted)
 
     def _trim(self, hosted: Hosted, leader: Leader | None) -> None:

@@ -43,7 +43,7 @@ class SnapshotSender:
         shape = leader.log.shape.truncated(leader.log.applied)
         self._history = _history(engine, leader.partition, shape)
         self._shape = shape.trimmed(shape.last_offset - len(self._history))
-        self._memory = leader.log.memory.encode(self._shape.base_offset)
+        self._memory = leader.log.encode_memory(self._shape.base_offset)
         leader.outbox.append((node, SnapshotBegin(leader.partition, leader.epoch, self._shape)))
 
     def is_for(self, leader: Leader) -> bool:

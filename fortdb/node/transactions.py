@@ -160,7 +160,7 @@ def _finish(place: Place, args: list[bytes]) -> bytes:
     if prepared is not None:
         if args[2] == b"COMMIT":
             for operation in prepared.operations:
-                place.execution.add(operation)
+                place.execution.effect(operation)
         _delete(place, args[1])
     return OK
 
@@ -175,11 +175,11 @@ def _forget(place: Place, args: list[bytes]) -> bytes:
 
 def _put(place: Place, transaction: bytes, record: Prepared | Decision) -> None:
     key = transaction_key(place.leader.partition, transaction)
-    place.execution.add(Operation(PUT, key, record.encode()))
+    place.execution.effect(Operation(PUT, key, record.encode()))
 
 
 def _delete(place: Place, transaction: bytes) -> None:
-    place.execution.add(Operation(DELETE, transaction_key(place.leader.partition, transaction)))
+    place.execution.effect(Operation(DELETE, transaction_key(place.leader.partition, transaction)))
 
 
 def _number(text: bytes) -> int:

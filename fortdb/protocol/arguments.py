@@ -9,11 +9,18 @@ import re
 from dataclasses import dataclass
 
 from fortdb.errors import BadRequest
+from fortdb.limits import VALUE_BYTES_MAX
 from fortdb.model import TOKEN_SPACE
 
 _INTEGER = re.compile(rb"(?:0|-?[1-9][0-9]{0,18})\Z").match
 _SYNTAX = "syntax error"
 _INT64 = 1 << 63
+
+
+def check_value(value: bytes) -> None:
+    """Raises `BadRequest` for a value that is too long."""
+    if len(value) > VALUE_BYTES_MAX:
+        raise BadRequest(f"string exceeds maximum allowed size ({VALUE_BYTES_MAX} bytes)")
 
 
 def parse_integer(text: bytes) -> int:
@@ -203,6 +210,11 @@ _TIMES = {
     b"EXAT": (1000, False),
     b"PXAT": (1, False),
 }
+
+
+def parse_time(word: bytes, value: bytes, now_ms: int, command: str) -> int | None:
+    """When `EX seconds` and its relatives let something end; None for another word (in capitals)."""
+    return _expiry_ms(word, value, now_ms, command) if word in _TIMES else None
 
 
 def _expiry_ms(word: bytes, value: bytes, now_ms: int, command: str) -> int:

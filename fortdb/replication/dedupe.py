@@ -91,8 +91,9 @@ class RequestMemory:
         """Forget everything, before the log is read again."""
         self.sessions.clear()
 
-    def encode(self, until: int) -> bytes:
-        """What is remembered of requests up to an offset; the newest, if it is more than `MEMORY_BYTES_MAX`."""
+    def encode(self, until: int, timestamp_ms: int) -> bytes:
+        """What is remembered of requests up to an offset, as an entry of that time; the newest, if it is more than
+        `MEMORY_BYTES_MAX`."""
         held = [
             (offset, encode_operation(_NOTHING, RequestId(number, sequence, session.watermark), reply))
             for number, session in self.sessions.items()
@@ -104,7 +105,7 @@ class RequestMemory:
         while first and size + len(held[first - 1][1]) <= MEMORY_BYTES_MAX:
             first -= 1
             size += len(held[first][1])
-        return encode_entry(0, 0, 0, [operation for _, operation in held[first:]])
+        return encode_entry(0, 0, timestamp_ms, [operation for _, operation in held[first:]])
 
     def restore(self, encoded: bytes) -> None:
         """Remember what was encoded; before anything that was remembered after it."""

@@ -22,7 +22,7 @@ from fortdb.limits import (
     ENTRY_BYTES_MAX,
     FLIGHT_BYTES_MAX,
 )
-from fortdb.model import PartitionRecord
+from fortdb.model import PartitionRecord, RecordId
 from fortdb.native import bind
 from fortdb.replication.entries import (
     FORGET,
@@ -56,7 +56,7 @@ class Leader:
         *("node", "partition", "epoch", "log", "min_in_sync", "in_sync", "progress", "since_ms"),
         *("serve_from_ms", "transfer_to", "overlay", "uncommitted_bytes", "outbox", "waiting"),
         *("waiting_synced", "proposal", "operations", "proposal_bytes", "opening_offset"),
-        *("next_offset", "has_enough"),
+        *("next_offset", "has_enough", "newest_id"),
     )
 
     def __init__(
@@ -90,8 +90,10 @@ class Leader:
         self.proposal_bytes = 0
         self.has_enough = self.enough_in_sync()
         self.next_offset = 0  # of the entry being built; set by `_append`
-        # Rule 8: a no-op opens the epoch; committing it commits everything inherited.
-        self.opening_offset = self._append(wall_ms)
+        # Rule 8: a no-op opens the epoch; committing it commits everything inherited. Its time is above that of
+        # every entry before it, and ids begin there (`new_id`).
+        self.opening_offset = self._append(max(wall_ms, log.timestamp_ms + 1))
+        self.newest_id = RecordId(log.timestamp_ms, -1)
 
     # --- serving ------------------------------------------------------------------------------
 
@@ -131,8 +133,12 @@ class Leader:
     ) -> int:
         """Add the effects of one request to the entry being built; returns the offset it will have.
 
-        Effects of one request are never split over entries, so that they stay atomic.
+        Effects of one request are never split over entries, so that they stay atomic. The entry's time is not
+        below `wall_ms`, so whoever leads next agrees on what had ended by then.
         """
+        log = self.log
+        if wall_ms > log.timestamp_ms:
+            log.timestamp_ms = wall_ms
         final = operations[-1]
         size = len(final.key) + len(final.value)
         if len(operations) > 1:
@@ -150,10 +156,25 @@ class Leader:
         if final.kind != FORGET:
             overlay[final.key] = (final, offset)
         if request is not None:
-            self.log.memory.remember(request, offset, reply)
+            log.memory.remember(request, offset, reply)
         self.operations += operations
         self.proposal_bytes += size
         return offset
+
+    def new_id(self, now_ms: int) -> RecordId:
+        """An id for what a request at `now_ms` adds: greater than every id in the log, and never given again.
+
+        Proof. In an epoch ids grow, since they are counted here. An entry's time is not below that of an id in
+        it: the log's time is raised here, before the entry is closed, and never goes down along a log. A leader
+        has every committed entry in its log, or a time not below theirs beside it (`ReplicaLog.encode_memory`),
+        whatever its clock says, and its opening entry, where its ids begin, is later than all of them. So an id
+        that was acknowledged is below every id that a later leader gives. (What was only on a dead leader's
+        disk, `ACK ASYNC`, goes with its id.)
+        """
+        ms, number = self.newest_id
+        self.newest_id = newest = RecordId(now_ms, 0) if now_ms > ms else RecordId(ms, number + 1)
+        self.log.timestamp_ms = max(self.log.timestamp_ms, newest.ms)
+        return newest
 
     @property
     def proposed_offset(self) -> int:

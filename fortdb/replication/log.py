@@ -57,7 +57,7 @@ class ReplicaLog:
         self.commit = applied
         self.applied = applied
         self.synced_offset = shape.last_offset
-        self.timestamp_ms = 0  # of the newest entry; time never runs backwards along a log
+        self.timestamp_ms = 0  # no entry is above it; time never runs backwards along a log
         self.pending: deque[Pending] = deque()
         self.memory = RequestMemory()
         self.memory_is_stale = False  # the node must read it again from the log
@@ -109,6 +109,11 @@ class ReplicaLog:
             self.pending.pop()
         self.memory_is_stale = True
         self.state_changed = True
+
+    def encode_memory(self, until: int) -> bytes:
+        """What must stay known of entries up to an offset once the log no longer holds them: their requests,
+        and a time that none of them is above."""
+        return self.memory.encode(until, self.timestamp_ms)
 
     def reset(self, shape: LogShape) -> None:
         """Forget everything; go on as if the log began after `shape`'s base."""

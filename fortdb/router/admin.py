@@ -14,14 +14,12 @@ from typing import Any
 
 import structlog
 
-from fortdb.coordination.operations import write_keyspaces, write_layout, write_record
+from fortdb.coordination.operations import write_layout, write_record
 from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, LayoutError, StoreConflict, Unavailable
 from fortdb.fields import dump_json
 from fortdb.model import (
-    Ack,
     ClusterView,
-    Keyspace,
     Layout,
     NodeSpec,
     NodeState,
@@ -35,6 +33,7 @@ from fortdb.replication.election import elect, leader_lives, seize
 from fortdb.ring.layouts import layout_fields
 from fortdb.ring.moves import Plan, plan, plan_from_json, plan_to_json, verify
 from fortdb.ring.placement import first_layout, next_layout
+from fortdb.router.keyspaces import KeyspaceCommands, fields_of
 from fortdb.router.service import RouterService
 from fortdb.router.why import ask_why
 
@@ -58,6 +57,7 @@ class Admin:
         self._service = service
         self._session = session
         self._cluster = cluster
+        self._keyspaces = KeyspaceCommands(service, session)
 
     def __call__(self, slot: Slot, command: Command, args: list[bytes]) -> None:
         """Execute one command; its slot is completed now or later."""
@@ -95,15 +95,8 @@ class Admin:
                 slot.complete(bulk(dump_json(fields)))
             case ["LAYOUT", "APPLY", document]:
                 self._apply(slot, document)
-            case ["KEYSPACE", "LIST"]:
-                spaces = [{"name": name, "ack": space.ack.value} for name, space in self._keyspaces().items()]
-                slot.complete(bulk(json.dumps(spaces).encode()))
-            case ["KEYSPACE", "CREATE", keyspace]:
-                self._create_keyspace(slot, keyspace, "SYNC")
-            case ["KEYSPACE", "CREATE", keyspace, ack, value] if ack.upper() == "ACK":
-                self._create_keyspace(slot, keyspace, value)
-            case ["KEYSPACE", "DROP", keyspace]:
-                self._drop_keyspace(slot, keyspace)
+            case ["KEYSPACE", *_]:
+                self._keyspaces.execute(slot, words)
             case _:
                 raise BadRequest(f"syntax error: see the usage of {name}")
 
@@ -182,38 +175,6 @@ class Admin:
             raise Unavailable(f"partition {partition} has no leader")
         self._service.call(record.leader, [b"LEADER", b"MOVE", partition.encode(), node.encode()], slot)
 
-    # --- keyspaces ------------------------------------------------------------------------------------
-
-    def _keyspaces(self) -> Mapping[str, Keyspace]:
-        return self._service.view.keyspaces
-
-    def _create_keyspace(self, slot: Slot, name: str, ack: str) -> None:
-        if not name or "/" in name:
-            raise BadRequest("a keyspace's name is the part of its keys before the first '/'")
-        try:
-            keyspace = Keyspace(name, Ack(ack.lower()))
-        except ValueError:
-            raise BadRequest("ACK takes SYNC or ASYNC") from None
-        if name in self._keyspaces():
-            raise BadRequest(f"keyspace {name} exists already")
-        self._write_keyspaces(slot, {**self._keyspaces(), name: keyspace})
-
-    def _drop_keyspace(self, slot: Slot, name: str) -> None:
-        if name not in self._keyspaces():
-            raise BadRequest(f"no keyspace {name}")
-        self._write_keyspaces(
-            slot,
-            {key: value for key, value in self._keyspaces().items() if key != name},
-        )
-
-    def _write_keyspaces(self, slot: Slot, keyspaces: Mapping[str, Keyspace]) -> None:
-        revision = self._service.view.keyspaces_revision
-        self._store(
-            slot,
-            lambda: write_keyspaces(self._session.store, self._session.keys, keyspaces, revision),
-            "the keyspaces were changed by somebody else meanwhile; try again",
-        )
-
     def _store(self, slot: Slot, work: Callable[[], object], conflict: str) -> None:
         """Change something in the coordination store, elsewhere; answer when it is done."""
 
@@ -282,9 +243,7 @@ class Admin:
                 for partition in layout.partitions
             ],
             "nodes": [_node(name, view, reports.get(name)) for name in _names(view)],
-            "keyspaces": [
-                {"name": name, "ack": keyspace.ack.value} for name, keyspace in view.keyspaces.items()
-            ],
+            "keyspaces": [fields_of(keyspace) for keyspace in view.keyspaces.values()],
         }
 
 

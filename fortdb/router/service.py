@@ -43,7 +43,6 @@ from fortdb.router.transactions import Coordinator
 log = structlog.get_logger(__name__)
 
 _SWEEP_MS = 50
-_DBSIZE = pack([b"DBSIZE"])
 
 NO_LAYOUT = "the ring has no layout yet; make one: fortdb layout plan, fortdb layout apply"
 
@@ -168,7 +167,9 @@ class RouterService:
             if name == "SCAN":
                 return self._send(connection, tokens, parse_cursor(args[1]), command, args)
             if name == "DBSIZE":
-                return self._count(connection)
+                return self._count(connection, args)
+            if name == "PURGEALL":
+                raise BadRequest("PURGEALL is a step of KEYSPACE DROP name DELETE-KEYS; say that")
             keys = keys_of(command, args)
             for key in keys:
                 if len(key) > KEY_BYTES_MAX:
@@ -241,13 +242,20 @@ class RouterService:
             payload = pack(part)
             self._request(tokens.partition_of(token).id, payload, command, gather.part(index))
 
-    def _count(self, connection: ClientConnection) -> Slot:
+    def _count(self, connection: ClientConnection, args: list[bytes]) -> Slot:
+        if len(args) > 2:
+            raise BadRequest("syntax error: DBSIZE [keyspace]")
         slot = connection.slot()
+        self.sum(args, slot)
+        return slot
+
+    def sum(self, args: list[bytes], slot: Completes, is_write: bool = False) -> None:
+        """Ask every partition for a number; `slot` gets the sum."""
         gather = Gather(slot, len(self.channels), sum_of)
         deadline_ms = self.loop.now_ms + self.deadline_ms
+        payload = pack(args)
         for index, channel in enumerate(self.channels.values()):
-            channel.send(Unanswered(_DBSIZE, gather.part(index), False, deadline_ms))
-        return slot
+            channel.send(Unanswered(payload, gather.part(index), is_write, deadline_ms))
 
     def _stale(self, connection: ClientConnection, tokens: TokenMap, args: list[bytes]) -> Slot:
         """Ask any replica that is up, followers first: the answer may be old."""

@@ -15,6 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+UNBOUNDED = 1 << 62
+"""For whoever sets no bound."""
+
 
 class ReplicaState(NamedTuple):
     """What a replica must remember across a restart besides its log and its data.
@@ -101,8 +104,17 @@ class Engine(Protocol):
         """The value under a data key."""
         ...
 
-    def scan(self, start: bytes, end: bytes, count: int) -> list[tuple[bytes, bytes]]:
-        """Up to `count` (data key, value) pairs with `start <= key < end`, ascending."""
+    def scan(
+        self, start: bytes, end: bytes, count: int, bytes_max: int = UNBOUNDED
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `count` (data key, value) pairs with `start <= key < end`, ascending; at least one if there
+        is one, at most about `bytes_max`."""
+        ...
+
+    def scan_backward(
+        self, start: bytes, end: bytes, count: int, bytes_max: int = UNBOUNDED
+    ) -> list[tuple[bytes, bytes]]:
+        """The same from the end of the range, descending."""
         ...
 
     def cursor(self, start: bytes, end: bytes) -> Cursor: ...

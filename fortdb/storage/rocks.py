@@ -41,7 +41,7 @@ from rocksdict import Cache
 from fortdb.errors import DiskFull, StorageFailed
 from fortdb.storage.batch import DELETE_DATA_RANGE, RocksBatch, decode_batch
 from fortdb.storage.database import Database, Marker
-from fortdb.storage.engine import Batch, EngineStats, ReplicaState
+from fortdb.storage.engine import UNBOUNDED, Batch, EngineStats, ReplicaState
 from fortdb.storage.failing import Failing
 from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.keys import (
@@ -65,7 +65,6 @@ JOURNAL_DIRECTORY = "journal"
 
 _OFFSET_MAX = (1 << 64) - 1
 _EXPIRY_PREFIX_BYTES = 10
-_UNBOUNDED = 1 << 62
 _ABSENT = object()
 
 _SEGMENT_BYTES_MIN, _SEGMENT_BYTES_MAX = 1 << 20, 16 << 20
@@ -84,7 +83,7 @@ class RocksCursor:
     def read(self, bytes_max: int) -> list[tuple[bytes, bytes]]:
         """The next (key, value) pairs: at least one, at most about `bytes_max`; empty at the end."""
         walk = self._walk
-        return [] if walk is None else self._engine.pairs(walk, _UNBOUNDED, bytes_max)
+        return [] if walk is None else self._engine.pairs(walk, UNBOUNDED, bytes_max)
 
     def close(self) -> None:
         """Let go of the snapshot. Idempotent."""
@@ -337,9 +336,20 @@ class RocksEngine(Failing):
 
     # Data.
 
-    def scan(self, start: bytes, end: bytes, count: int) -> list[tuple[bytes, bytes]]:
-        """Up to `count` (data key, value) pairs with `start <= key < end`, ascending."""
-        return self.pairs(self._walk(DATA, start, end), count, _UNBOUNDED)
+    def scan(
+        self, start: bytes, end: bytes, count: int, bytes_max: int = UNBOUNDED
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `count` (data key, value) pairs with `start <= key < end`, ascending; at least one if there
+        is one, at most about `bytes_max`."""
+        return self.pairs(self._walk(DATA, start, end), count, bytes_max)
+
+    def scan_backward(
+        self, start: bytes, end: bytes, count: int, bytes_max: int = UNBOUNDED
+    ) -> list[tuple[bytes, bytes]]:
+        """The same from the end of the range, descending."""
+        walk = self._walk(DATA, start, end)
+        with self.guard:
+            return walk.read_backward(start, count, bytes_max)
 
     def cursor(self, start: bytes, end: bytes) -> RocksCursor:
         """A walk over `start <= key < end` as the data stands now."""
@@ -398,7 +408,7 @@ class RocksEngine(Failing):
         """Up to `count` (expiry_ms, data key) notes with `expiry_ms <= until_ms`, oldest first."""
         end = expiry_prefix(partition, until_ms + 1) if until_ms < _OFFSET_MAX else partition_end(partition)
         walk = self._walk(EXPIRY, partition_key(partition), end, until_ms)
-        notes = self.pairs(walk, count, _UNBOUNDED)
+        notes = self.pairs(walk, count, UNBOUNDED)
         return [(expiry_position(key)[1], key[_EXPIRY_PREFIX_BYTES:]) for key, _ in notes]
 
     def states(self) -> Mapping[int, ReplicaState]:
@@ -406,7 +416,7 @@ class RocksEngine(Failing):
         with self._writing:
             in_memory = {**(self._frozen.states if self._frozen else {}), **self._active.states}
             walk = self._stand(STATE, b"", partition_end(0xFFFF))
-        stored = {**dict(self.pairs(walk, _UNBOUNDED, _UNBOUNDED)), **in_memory}
+        stored = {**dict(self.pairs(walk, UNBOUNDED, UNBOUNDED)), **in_memory}
         try:
             return {
                 int.from_bytes(key, "big"): decode_state(state)

@@ -1,21 +1,71 @@
 """How a stored value is laid out; pure functions.
 
-The first byte says what kind of record follows, so that other kinds can come later without touching
-what is stored: `0x00 | payload` is a plain value, `0x01 | expiry_ms (8, big-endian) | payload` one
-that ends. Which keys have ended is for the reader to decide: nothing here knows what time it is.
+The first byte says what kind of record follows:
+
+    0x00 | payload                                              a plain value
+    0x01 | expiry_ms (8) | payload                              one that ends
+    0x02 | ends_ms (8) | total (8) | first id (16) | newest id (16)      the head of a key's records
+    0x03 | trim_ms (8) | first ordinal (8) | last ordinal (8) | deleted (1)   the head of a key's history
+    0x04 | id (16) | present (1) | ends_ms (8) | payload        a version of a value
+
+all big-endian. Which keys have ended is for the reader to decide: nothing here knows what time it is.
+
+Kinds 0 and 1 are what a key holds by itself, and each of its records. Kind 2 stands at the data key of a key
+that holds records: so a walk over keys meets it once, and the newest record is found without one. Every record
+below `first` is invisible: it was there when the key was deleted, and is cleaned away meanwhile. `ends_ms` is
+when the last of the records ends, 0 if one never does. Kind 3 stands at ordinal 0 of a key's versions, kind 4
+at the others; `trim_ms` is when the oldest version is to go, 0 for never.
+
+At id 0-0 of a key's records, and at the last ordinal of its versions, there may be a value of kind 1 that says
+up to which id or ordinal the rest is to be cleaned away.
 """
 
 from __future__ import annotations
 
 from struct import Struct, error
+from typing import NamedTuple
 
-from fortdb.errors import StorageFailed
+from fortdb.errors import StorageFailed, WrongType
+from fortdb.model import RecordId
 
 PLAIN = 0
 EXPIRING = 1
+RECORDS = 2
+HISTORY = 3
+VERSION = 4
 
 _EXPIRING = Struct(">BQ")
+_RECORDS = Struct(">BQQQQQQ")
+_HISTORY = Struct(">BQQQB")
+_VERSION = Struct(">BQQBQ")
 _PLAIN_PREFIX = bytes((PLAIN,))
+_TIMED = (EXPIRING, RECORDS, HISTORY)  # the time stands behind the first byte
+
+
+class RecordsHead(NamedTuple):
+    """What a key that holds records says of them. `total` has those that ended and were not cleaned away yet."""
+
+    ends_ms: int
+    total: int
+    first: RecordId
+    newest: RecordId
+
+
+class HistoryHead(NamedTuple):
+    """Versions `first` to `last` of a key are kept; `deleted`: the last one says that the key was deleted."""
+
+    trim_ms: int
+    first: int
+    last: int
+    deleted: bool
+
+
+class Version(NamedTuple):
+    """What a key held from `id` on: a value, until `ends_ms` if that is not 0, or nothing (None)."""
+
+    id: RecordId
+    value: bytes | None
+    ends_ms: int
 
 
 def encode_value(payload: bytes, expiry_ms: int = 0) -> bytes:
@@ -26,24 +76,88 @@ def encode_value(payload: bytes, expiry_ms: int = 0) -> bytes:
 
 
 def payload_of(stored: bytes) -> bytes:
-    """What the user stored. Raises `StorageFailed` for a record of an unknown kind."""
+    """What the user stored. Raises `WrongType` for the head of records, `StorageFailed` for a record of an
+    unknown kind."""
     if stored and stored[0] == PLAIN:
         return stored[1:]
     expiry_of(stored)
+    if stored[0] != EXPIRING:
+        raise WrongType(
+            "Operation against a key holding the wrong kind of value: it holds records; use ADD, RECORDS, RECORD,"
+            " REMOVE, GET or DEL"
+        )
     return stored[_EXPIRING.size :]
 
 
 def expiry_of(stored: bytes) -> int:
     """When the value ends, in milliseconds since the Unix epoch; 0 if never. Raises `StorageFailed`."""
-    if stored and stored[0] == PLAIN:
+    kind = stored[0] if stored else None
+    if kind in (PLAIN, VERSION):
         return 0
     try:
-        kind, expiry_ms = _EXPIRING.unpack_from(stored)
+        if kind not in _TIMED:
+            raise _unknown(stored)
+        expiry_ms: int = _EXPIRING.unpack_from(stored)[1]
     except error:
-        kind, expiry_ms = None, 0
-    if kind != EXPIRING:
-        raise StorageFailed(
-            f"a stored value begins with {stored[:9].hex() or 'nothing'}, which is no kind of record that this version"
-            " knows; was it written by a newer one?"
-        )
-    return int(expiry_ms)
+        raise _unknown(stored) from None
+    return expiry_ms
+
+
+def encode_records(head: RecordsHead) -> bytes:
+    """The stored form of the head of a key's records."""
+    return _RECORDS.pack(RECORDS, head.ends_ms, head.total, *head.first, *head.newest)
+
+
+def is_records(stored: bytes) -> bool:
+    """Whether a stored value is the head of a key's records."""
+    return stored[:1] == bytes((RECORDS,))
+
+
+def type_name(stored: bytes) -> bytes:
+    """What `TYPE` and `SCAN` call a stored value."""
+    return b"records" if is_records(stored) else b"string"
+
+
+def decode_records(stored: bytes) -> RecordsHead:
+    """The head of a key's records. Raises `StorageFailed`."""
+    try:
+        _, ends_ms, total, *ids = _RECORDS.unpack(stored)
+    except error:
+        raise _unknown(stored) from None
+    return RecordsHead(ends_ms, total, RecordId(*ids[:2]), RecordId(*ids[2:]))
+
+
+def encode_history(head: HistoryHead) -> bytes:
+    """The stored form of the head of a key's history."""
+    return _HISTORY.pack(HISTORY, *head)
+
+
+def decode_history(stored: bytes) -> HistoryHead:
+    """The head of a key's history. Raises `StorageFailed`."""
+    try:
+        _, trim_ms, first, last, deleted = _HISTORY.unpack(stored)
+    except error:
+        raise _unknown(stored) from None
+    return HistoryHead(trim_ms, first, last, bool(deleted))
+
+
+def encode_version(version: Version) -> bytes:
+    """The stored form of a version."""
+    head = _VERSION.pack(VERSION, *version.id, version.value is not None, version.ends_ms)
+    return head + (version.value or b"")
+
+
+def decode_version(stored: bytes) -> Version:
+    """A version. Raises `StorageFailed`."""
+    try:
+        _, ms, number, present, ends_ms = _VERSION.unpack_from(stored)
+    except error:
+        raise _unknown(stored) from None
+    return Version(RecordId(ms, number), stored[_VERSION.size :] if present else None, ends_ms)
+
+
+def _unknown(stored: bytes) -> StorageFailed:
+    return StorageFailed(
+        f"a stored value begins with {stored[:9].hex() or 'nothing'}, which is no kind of record that this version"
+        " knows; was it written by a newer one?"
+    )

@@ -43,6 +43,22 @@ class Walk:
             iterator.status()
         return found
 
+    def read_backward(self, start: bytes, count: int, bytes_max: int) -> list[tuple[bytes, bytes]]:
+        """The same from the last key before the end down to `start`."""
+        iterator = self.iterator
+        iterator.seek_to_last()
+        valid, key_of, value_of, step = iterator.valid, iterator.key, iterator.value, iterator.prev
+        found: list[tuple[bytes, bytes]] = []
+        size = 0
+        while len(found) < count and size < bytes_max and valid() and (key := key_of()) >= start:
+            value = value_of()
+            found.append((key, value))
+            size += len(key) + len(value)
+            step()
+        if not valid():
+            iterator.status()
+        return found
+
     def count(self) -> int:
         """How many keys lie between here and the end."""
         valid, step = self.iterator.valid, self.iterator.next

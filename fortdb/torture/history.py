@@ -5,7 +5,8 @@ its evidence. A call's line has `kind` and `outcome`, a fault's has `fault`. Tim
 monotonic clock.
 
 Every key is one register, absent or text. `increment` works on integer text, absent is 0; `append` adds text
-that ends in a comma and holds no other, so that a read shows the whole list.
+that ends in a comma and holds no other, so that a read shows the whole list. A key with records is no register:
+`add` adds one, and a read shows them all as `id value` with commas between them, absent if there are none.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Kind(Enum):
     """(amount) -> the new count"""
     APPEND = "append"
     """(element and comma) -> the new length in bytes"""
+    ADD = "add"
+    """(value) -> the id of the record"""
 
 
 _ARGUMENTS = {
@@ -58,6 +61,7 @@ _ARGUMENTS = {
     Kind.CAS: 2,
     Kind.INCREMENT: 1,
     Kind.APPEND: 1,
+    Kind.ADD: 1,
 }
 """How many each takes."""
 

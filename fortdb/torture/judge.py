@@ -9,6 +9,7 @@ from itertools import chain, pairwise
 
 from fortdb.torture.history import Kind, Operation, Outcome
 from fortdb.torture.linear import Verdict, Witness, check
+from fortdb.torture.records import fault_of_records
 from fortdb.torture.sorts import Sort, sort_of
 
 SILENCE_NS_MIN = 1_000_000_000
@@ -41,7 +42,8 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the history says. `calls`: by kind and outcome; `keys_of`: how many registers, counters, lists."""
+    """What the history says. `calls`: by kind and outcome; `keys_of`: how many registers, counters, lists, keys with
+    records."""
 
     calls: dict[tuple[Kind, Outcome], int]
     keys: int
@@ -82,6 +84,11 @@ def judge(
     undecided: list[str] = []
     for number, (key, calls) in enumerate(sorted(by_key.items())):
         progress(number, len(by_key))
+        if any(call.kind is Kind.ADD for call in calls):
+            fault = fault_of_records(calls)
+            if fault is not None:
+                violations.append(Violation(key, fault.sort, f"{key}: {fault.sentence}", None))
+            continue
         judged = check(calls)
         if judged.verdict is Verdict.VIOLATED:
             sentence = _sentence(key, calls, judged.witness)
@@ -117,6 +124,8 @@ def _place_silences(by_key: Mapping[str, Sequence[Operation]]) -> Iterator[Silen
 
 def _what(calls: Sequence[Operation]) -> str:
     kinds = {call.kind for call in calls}
+    if Kind.ADD in kinds:
+        return "records"
     return "counters" if Kind.INCREMENT in kinds else "lists" if Kind.APPEND in kinds else "registers"
 
 

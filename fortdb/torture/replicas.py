@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fortdb.local.ring import LocalRing
+from fortdb.model import TOKEN_SPACE
 from fortdb.storage.identity import open_directory
-from fortdb.storage.keys import DATA_KIND
+from fortdb.storage.keys import DATA_PREFIX_BYTES, KINDS, data_bound
 from fortdb.storage.rocks import RocksEngine
 
-DATA_START, DATA_END = DATA_KIND, b"\x02"  # of the engine's keys that are users'
 _ALL = 1 << 40
 _SHOWN = 3
 
@@ -17,12 +17,16 @@ Contents = Mapping[bytes, bytes]
 
 
 def contents_of(ring: LocalRing) -> dict[str, dict[bytes, bytes]]:
-    """Node -> every key that it holds with its value as stored. Raises `StorageFailed`."""
+    """Node -> every key, record and version that it holds as stored. Raises `StorageFailed`."""
     contents = {}
     for process in ring.nodes.values():
         identity = open_directory(process.directory / "data", ring.shape.cluster, process.name)
         engine = RocksEngine(identity.engine_path, cache_bytes=16 << 20, memtable_bytes=4 << 20)
-        contents[process.name] = dict(engine.scan(DATA_START, DATA_END, _ALL))
+        contents[process.name] = {
+            key: value
+            for kind in KINDS
+            for key, value in engine.scan(data_bound(0, kind), data_bound(TOKEN_SPACE, kind), _ALL)
+        }
         engine.close()
         identity.release()
     return contents
@@ -34,12 +38,12 @@ def differences(contents: Mapping[str, Contents], holders: Sequence[tuple[int, f
     starts = sorted(holders)
     found: list[str] = []
     for key in sorted(set().union(*contents.values())):
-        token = int.from_bytes(key[1:9], "big")
+        token = int.from_bytes(key[1:DATA_PREFIX_BYTES], "big")
         held_by = next((nodes for start, nodes in reversed(starts) if start <= token), starts[-1][1])
         values = {name: held.get(key) for name, held in contents.items()}
         wrong = {name for name, value in values.items() if (value is not None) != (name in held_by)}
         if wrong or len({values[name] for name in held_by}) > 1:
-            found.append(f"{key[9:].decode(errors='replace')}: {_shown(values)}")
+            found.append(f"{key[DATA_PREFIX_BYTES:].decode(errors='replace')}: {_shown(values)}")
     return found
 
 

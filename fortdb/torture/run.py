@@ -60,6 +60,7 @@ NODE_SETTINGS: Settings = {
     },
     "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
 }
+_KEYSPACE = "torture"
 ROUTER_SETTINGS: Settings = {"routing": {"deadline_ms": 5_000}, "coordinator": {"request_ms_max": 1_000}}
 
 NODE_PROGRAM = (sys.executable, "-m", "fortdb.torture.node")
@@ -228,10 +229,12 @@ class Torture:
             clients=self._options.clients,
             seed=self._options.seed,
             prefix="",
+            keyspace=_KEYSPACE,
         )
         transactions = self._transactions = TransactionClients(
             routers, clients=_TRANSACTION_CLIENTS, seed=self._options.seed
         )
+        workload.prepare(routers[0])
         director = self._director = Director(world, self._steps, history)
         self._enter("torturing")
         transactions.open_accounts(routers[0])
@@ -336,13 +339,16 @@ def torture_remote(options: Options, address: Address, show: Show) -> Findings:
     findings = Findings(seed=options.seed, seconds=options.seconds, options=["--remote"])
     door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S)
     with History(options.directory / HISTORY_FILE) as history:
+        name = f"torture-{secrets.token_hex(4)}"
         workload = Workload(
             [door],
             history,
             clients=options.clients,
             seed=options.seed,
-            prefix=f"torture-{secrets.token_hex(4)}:",
+            prefix=f"{name}:",
+            keyspace=name,
         )
+        workload.prepare(door)
 
         def glance(phase: str) -> None:
             calls = {outcome.value: count for outcome, count in workload.outcomes.items()}

@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fortdb.client import Client
+from fortdb.client import Client, records
 from fortdb.client.failures import ConnectionFailed
 from fortdb.errors import Answer, FortError, NotLeader, ProtocolError
+from fortdb.model import Policy
 from fortdb.torture.history import History, Kind, Operation, Outcome, Value
 
 HOT_CALLS_MAX = 300
@@ -32,9 +33,10 @@ _ELSEWHERE_S = 1.0  # a place that a node does not lead is not asked of it again
 _DRAWS_MAX = 20  # of a place that is not elsewhere
 _BREATH_S = 0.01  # after an error, so that nobody counts refusals at full speed
 
-_COLD = "k"
-_PLACES = {"r": (6, 0.5), "c": (3, 0.12), "l": (3, 0.13), _COLD: (16, 0.25)}
-"""Registers, counters, lists, and cold registers: how many places of each sort, and their share of calls."""
+_COLD, _RECORDS = "k", "e"
+_PLACES = {"r": (6, 0.45), "c": (3, 0.11), "l": (3, 0.12), _RECORDS: (3, 0.1), _COLD: (16, 0.22)}
+"""Registers, counters, lists, records, and cold registers: how many places of each sort, and their share of
+calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,9 @@ def outcome_of(kind: Kind, error: FortError) -> Outcome:
 class Keys:
     """Which keys there are, and what their values were a moment ago (to compare and set)."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, keyspace: str) -> None:
         self._prefix = prefix
+        self._keyspace = keyspace  # where records are
         self._calls: dict[str, itertools.count[int]] = {}
         self.used: dict[str, None] = {}
         self.recent: dict[str, str] = {}
@@ -74,8 +77,14 @@ class Keys:
         """One of the many keys of a cold place."""
         return self._key(place, number)
 
+    def has_records(self, key: str) -> bool:
+        """Whether it is one of the keys with records."""
+        return key.startswith(f"{self._keyspace}/")
+
     def _key(self, place: str, number: int) -> str:
         key = f"{self._prefix}{{{place}}}.{number}"
+        if place.startswith(_RECORDS):
+            key = f"{self._keyspace}/{key}"
         self.used[key] = None
         return key
 
@@ -91,8 +100,10 @@ class Workload:
         clients: int,
         seed: int,
         prefix: str,
+        keyspace: str,
     ) -> None:
-        self.keys = Keys(prefix)
+        self.keys = Keys(prefix, keyspace)
+        self._keyspace = keyspace
         self.outcomes = dict.fromkeys(Outcome, 0)
         self._history = history
         self._stopping = threading.Event()
@@ -105,6 +116,11 @@ class Workload:
             )
             for number in range(clients)
         ]
+
+    def prepare(self, door: Door) -> None:
+        """Make the keyspace of the keys with records."""
+        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+            client.create_keyspace(self._keyspace, policy=Policy.RECORDS)
 
     def start(self) -> None:
         """Let them begin."""
@@ -125,11 +141,12 @@ class Workload:
                 caller.read(key)
 
     def remove_all(self, door: Door) -> None:
-        """Delete every key that was touched."""
+        """Delete every key that was touched, and the keyspace."""
         keys = list(self.keys.used)
         with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
             for start in range(0, len(keys), 500):
                 client.delete(*keys[start : start + 500])
+            client.drop_keyspace(self._keyspace)
 
     def _run(self, number: int, door: Door, chance: random.Random) -> None:
         with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
@@ -184,6 +201,8 @@ class Caller:
     def _act(self, sort: str, key: str) -> FortError | None:
         if sort == "c":
             return self._counter(key)
+        if sort == _RECORDS:
+            return self._records(key)
         return self._list(key) if sort == "l" else self._register(key)
 
     def read(self, key: str) -> FortError | None:
@@ -193,7 +212,22 @@ class Caller:
             value = self._client.get(key)
             return None if value is None else value.decode()
 
-        return self._call(Kind.READ, key, (), get)
+        return self._call(Kind.READ, key, (), self._all_records(key) if self._keys.has_records(key) else get)
+
+    def _all_records(self, key: str) -> Callable[[], Value]:
+        """Reads them at one moment: there are never more than one answer holds."""
+
+        def read() -> Value:
+            found = self._client.run(records.records(key, None, 10 * HOT_CALLS_MAX, False))
+            return ",".join(f"{record.id} {record.value.decode()}" for record in found) or None
+
+        return read
+
+    def _records(self, key: str) -> FortError | None:
+        if self._chance.random() < 0.4:
+            return self.read(key)
+        value = self._unique()
+        return self._call(Kind.ADD, key, (value,), lambda: str(self._client.add(key, value)))
 
     def _register(self, key: str) -> FortError | None:
         draw = self._chance.random()
@@ -245,7 +279,7 @@ class Caller:
         except FortError as caught:
             error = caught
         ended_ns = time.monotonic_ns()
-        if kind is Kind.READ and isinstance(result, str):
+        if kind is Kind.READ and isinstance(result, str) and not self._keys.has_records(key):
             self._keys.recent[key] = result
         self._workload.note(
             Operation(

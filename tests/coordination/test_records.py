@@ -24,6 +24,7 @@ from fortdb.model import (
     NodeState,
     Partition,
     PartitionRecord,
+    Policy,
 )
 
 KEYS = Keys("test")
@@ -75,12 +76,34 @@ def layouts(draw: st.DrawFn) -> Layout:
     )
 
 
+keyspace_lists = st.lists(
+    st.builds(
+        Keyspace,
+        names,
+        st.sampled_from(Ack),
+        st.sampled_from(Policy),
+        st.integers(0, 1 << 60),
+        st.integers(0, 1 << 30),
+        st.integers(1, 1 << 30),
+        st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+def test_a_keyspace_of_an_older_version_is_plain() -> None:
+    keyspaces = records.decode_keyspaces(b'{"audit":{"ack":"async"}}')
+    assert keyspaces == {"audit": Keyspace("audit", Ack.ASYNC)}
+    with pytest.raises(RecordError, match="policy"):
+        records.decode_keyspaces(b'{"audit":{"ack":"async","policy":"worm"}}')
+
+
 @settings(max_examples=100, deadline=None)
-@given(layouts(), partition_records, node_records, st.dictionaries(names, st.sampled_from(Ack), max_size=4))
+@given(layouts(), partition_records, node_records, keyspace_lists)
 def test_every_record_survives_the_store(
-    layout: Layout, record: PartitionRecord, node: NodeRecord, acks: dict[str, Ack]
+    layout: Layout, record: PartitionRecord, node: NodeRecord, keyspace_list: list[Keyspace]
 ) -> None:
-    keyspaces = {name: Keyspace(name, ack) for name, ack in acks.items()}
+    keyspaces = {keyspace.name: keyspace for keyspace in keyspace_list}
     assert records.decode_layout(records.encode_layout(layout)) == layout
     assert records.decode_node(node.name, records.encode_node(node)) == node
     assert records.decode_keyspaces(records.encode_keyspaces(keyspaces)) == keyspaces

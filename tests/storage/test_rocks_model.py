@@ -156,6 +156,7 @@ class EngineModel(RuleBasedStateMachine):
     def look_at_a_range(self, start: bytes, end: bytes, count: int) -> None:
         inside = sorted((key, value) for key, value in self.data.items() if start <= key < end)
         assert self.engine.scan(start, end, count) == inside[:count]
+        assert self.engine.scan_backward(start, end, count) == inside[::-1][:count]
         assert self.engine.count(start, end) == len(inside)
         cursor = self.engine.cursor(start, end)
         walked = []

@@ -51,7 +51,13 @@ def test_a_command_that_was_not_sent_whole_had_no_effect() -> None:
 
 
 def test_a_hot_key_is_left_for_a_fresh_one() -> None:
-    keys = Keys("p:")
+    keys = Keys("p:", "space")
     called = [keys.hot("r1") for _ in range(2 * HOT_CALLS_MAX)]
     assert sorted(set(called)) == ["p:{r1}.0", "p:{r1}.1"]
     assert set(keys.used) == set(called)
+
+
+def test_records_are_in_their_keyspace() -> None:
+    keys = Keys("p:", "space")
+    assert keys.hot("e0") == "space/p:{e0}.0"
+    assert keys.has_records("space/p:{e0}.0") and not keys.has_records("p:{r1}.0")

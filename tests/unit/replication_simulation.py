@@ -2,7 +2,7 @@
 
 Everything that can go wrong between them is a method: a crash loses what was not written, a cut loses
 what was on its way, a compare-and-set may lose its answer, a lease may end while its node lives. The
-replicas are the real state machines; only time, disks and wires are simulated.
+replicas are the real state machines; only time, disks and wires are simulated. Every write is given an id.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from fortdb.model import NodeRecord, NodeState, Partition, PartitionRecord
 from fortdb.replication.election import elect, first_record
-from fortdb.replication.entries import Kind, Operation, decode_entry
+from fortdb.replication.entries import Kind, Operation, decode_entry, entry_timestamp
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.leader import Leader
 from fortdb.replication.log import Pending, ReplicaLog
@@ -33,6 +33,7 @@ from fortdb.replication.replica import Replica
 
 LEASE_MS = 1_000
 LAG_MS = 300
+IDS = b"ids"  # the newest id, written with each write
 PARTITION = Partition(1, "p-001", 0, ("a", "b", "c"))
 
 
@@ -48,6 +49,7 @@ class Disk:
     installing: bool = False
     log: dict[int, bytes] = field(default_factory=dict)
     data: dict[bytes, bytes] = field(default_factory=dict)
+    memory: bytes | None = None
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Install:
     epoch: int
     shape: LogShape
     data: dict[bytes, bytes] = field(default_factory=dict)
+    memory: bytes = b""
     is_complete: bool = False
 
 
@@ -91,6 +94,21 @@ class Node:
         self.lease_until_ms = cluster.now_ms + LEASE_MS
         self.install: Install | None = None
         self.sending: dict[str, Install] = {}
+        self.skew_ms = 0  # of its wall clock
+        self._read_memory()
+
+    @property
+    def wall_ms(self) -> int:
+        return self.cluster.now_ms + self.skew_ms
+
+    def _read_memory(self) -> None:
+        """What `read_memory` of the node does about times."""
+        log, disk = self.replica.log, self.disk
+        log.memory_is_stale = False
+        kept = [] if disk.memory is None else [disk.memory]
+        if disk.log:
+            kept.append(disk.log[max(disk.log)])
+        log.timestamp_ms = max([log.timestamp_ms, *map(entry_timestamp, kept)])
 
     def read_log(self, first: int, last: int, bytes_max: int) -> list[bytes]:
         return [self.disk.log[offset] for offset in range(first, min(last, first + 3) + 1)]
@@ -99,7 +117,7 @@ class Node:
         """One tick of the node, ending in a crash 'before' or 'after' the write if asked for."""
         cluster, replica, disk = self.cluster, self.replica, self.disk
         if replica.leading is not None:
-            replica.leading.seal(cluster.now_ms)
+            replica.leading.seal(self.wall_ms)
             replica.leading.pump(self.read_log)
             self._send_snapshots(replica.leading)
             for to, message in replica.leading.outbox:
@@ -118,15 +136,19 @@ class Node:
         if wipe:
             disk.log.clear()
             disk.data.clear()
+            disk.memory = None
         for offsets in filter(None, (truncate, trimmed)):
             for offset in range(*offsets):
                 disk.log.pop(offset, None)
+        if trimmed is not None:
+            disk.memory = replica.log.encode_memory(trimmed[1] - 1)
         disk.log.update(entries)
         for pending in taken:
             for operation in pending.operations:
                 disk.data[operation.key] = operation.value
         if self.install is not None:
             disk.data.update(self.install.data)
+            disk.memory = self.install.memory or disk.memory
         disk.epoch, disk.applied, disk.shape, disk.installing = (
             replica.epoch,
             replica.log.applied,
@@ -146,6 +168,7 @@ class Node:
         if self.install is not None and self.install.is_complete:
             replica.end_snapshot(self.install.peer, self.install.shape)
             self.install = None
+            self._read_memory()
             return  # its state must be on disk before it is acknowledged
         for to, message in replica.acknowledgements:
             cluster.send(self.name, to, message)
@@ -168,12 +191,13 @@ class Node:
                 shape = leader.log.shape.truncated(leader.log.applied)
                 if shape.base_offset < shape.last_offset:
                     shape = shape.trimmed(shape.last_offset)
-                self.sending[name] = Install(name, leader.epoch, shape, dict(self.disk.data))
+                memory = leader.log.encode_memory(shape.base_offset)
+                self.sending[name] = Install(name, leader.epoch, shape, dict(self.disk.data), memory)
                 leader.outbox.append((name, SnapshotBegin(1, leader.epoch, shape)))
                 continue
             pairs = list(under_way.data.items())
             leader.outbox.append((name, SnapshotChunk(1, leader.epoch, 0, pairs)))
-            leader.outbox.append((name, SnapshotEnd(1, leader.epoch, 1, b"", [])))
+            leader.outbox.append((name, SnapshotEnd(1, leader.epoch, 1, under_way.memory, [])))
             progress.has_all_data(under_way.shape.last_offset)
 
     def receive(self, sender: str, message: Message) -> None:
@@ -205,6 +229,7 @@ class Node:
         if isinstance(message, SnapshotChunk):
             install.data = dict(message.pairs)
         else:
+            install.memory = message.memory
             install.is_complete = True
 
     def beat(self) -> None:
@@ -235,7 +260,9 @@ class Node:
         if leader is None or not self.serves() or not leader.enough_in_sync():
             return None
         ask = Ask(key, value)
-        offset = leader.propose([Operation(Kind.PUT, key, value)], None, b"+OK", self.cluster.now_ms)
+        given = str(leader.new_id(max(self.wall_ms, leader.log.timestamp_ms))).encode()
+        operations = [Operation(Kind.PUT, IDS, given), Operation(Kind.PUT, key, value)]
+        offset = leader.propose(operations, None, b"+OK", self.wall_ms)
         leader.wait(offset, ask, b"+OK")
         return ask
 
@@ -371,7 +398,7 @@ class Cluster:
         """A node sees the present record."""
         node = self.nodes[name]
         if self.record is not None and node.replica.adopt(
-            self.record, self.min_in_sync, self.now_ms, self.now_ms
+            self.record, self.min_in_sync, self.now_ms, node.wall_ms
         ):
             epoch = node.replica.epoch
             assert self.led.setdefault(epoch, node.incarnation) == node.incarnation, "two leaders, one epoch"
@@ -439,8 +466,13 @@ class Cluster:
         data = [node.disk.data for node in self.nodes.values()]
         assert data[0] == data[1] == data[2]
         written = set()
-        for offset, entry in self.applied.items():
+        newest = (0, 0)
+        for offset, entry in sorted(self.applied.items()):
             for operation in decode_entry(entry, offset).operations:
                 written.add((operation.key, operation.value))
+                if operation.key == IDS:
+                    ms, number = map(int, operation.value.split(b"-"))
+                    assert newest < (ms, number), f"id {ms}-{number} was given after {newest}"
+                    newest = (ms, number)
         for ask in self.acknowledged:
             assert (ask.key, ask.value) in written, f"acknowledged write {ask.key!r}={ask.value!r} is lost"

@@ -265,15 +265,87 @@ def test_leader_move() -> None:
 
 
 def test_keyspaces() -> None:
-    listing = bulk([{"name": "orders", "ack": "async"}])
-    with router({"KEYSPACE LIST": listing, "KEYSPACE": b"+OK\r\n"}) as (port, asked):
-        assert fortdb(port, "keyspace", "create", "orders", "--ack", "async").exit_code == 0
+    kept = {"policy": "records", "retention_ms": 2_592_000_000, "keep": 0, "version": 2, "closed": False}
+    listing = bulk([{"name": "orders", "ack": "async"}, {"name": "log", "ack": "sync", **kept}])
+    shown = bulk({"name": "docs", "ack": "sync", **kept, "policy": "versions", "keep": 3, "closed": True})
+    answers = {"KEYSPACE LIST": listing, "KEYSPACE SHOW": shown, "KEYSPACE": b"+OK\r\n"}
+    with router(answers) as (port, asked):
+        words = ("--policy", "records", "--retention", "30d", "--ack", "async")
+        assert fortdb(port, "keyspace", "create", "orders", *words).exit_code == 0
         assert fortdb(port, "keyspace", "create", "plain").exit_code == 0
-        assert fortdb(port, "keyspace", "list").output == "orders\tack=async\n"
+        assert fortdb(port, "keyspace", "list").output == (
+            "orders\tpolicy=plain\tack=async\tversion=1\n"
+            "log\tpolicy=records\tack=sync\tretention=30d\tversion=2\n"
+        )
         assert fortdb(port, "keyspace", "drop", "orders").exit_code == 0
-    assert asked[0] == [b"KEYSPACE", b"CREATE", b"orders", b"ACK", b"ASYNC"]
-    assert asked[1] == [b"KEYSPACE", b"CREATE", b"plain"]
+        assert fortdb(port, "keyspace", "drop", "orders", "--keep-keys").exit_code == 0
+        assert fortdb(port, "keyspace", "alter", "docs", "--keep", "none").exit_code == 0
+        assert fortdb(port, "keyspace", "alter", "docs").exit_code == 2
+        assert "keep=3\tversion=2\tclosed" in fortdb(port, "keyspace", "show", "docs").output
+        assert json.loads(fortdb(port, "keyspace", "show", "docs", "--json").output)["keep"] == 3
+    create = [b"KEYSPACE", b"CREATE"]
+    assert asked[0] == [*create, b"orders", b"POLICY", b"RECORDS", b"RETENTION", b"30D", b"ACK", b"ASYNC"]
+    assert asked[1] == [*create, b"plain"]
     assert asked[3] == [b"KEYSPACE", b"DROP", b"orders"]
+    assert asked[4] == [b"KEYSPACE", b"DROP", b"orders", b"KEEP-KEYS"]
+    assert asked[5] == [b"KEYSPACE", b"ALTER", b"docs", b"KEEP", b"NONE"]
+
+
+def test_records_as_a_table() -> None:
+    record = b"*2\r\n$15\r\n1700000000123-%d\r\n$%d\r\n%s\r\n"
+    page = b"*2\r\n" + record % (0, 3, b"one") + record % (1, 3, b"t\nw")
+    answers = {
+        "ADD log/a no": b"$-1\r\n",
+        "ADD": b"$15\r\n1700000000123-0\r\n",
+        "RECORDS log/b": b"*0\r\n",
+        "RECORDS log/a FROM (": b"*0\r\n",
+        "RECORDS": page,
+        "REMOVE log/a 1-1": b":0\r\n",
+        "REMOVE": b":1\r\n",
+        "PURGE": b":1\r\n",
+    }
+    with router(answers) as (port, asked):
+        assert fortdb(port, "add", "log/a", "one", "--expire-ms", "5").output == "1700000000123-0\n"
+        assert fortdb(port, "add", "log/a", "no", "--if-last", "0-0").exit_code == 1
+        table = fortdb(port, "records", "log/a", "--from", "1700000000000", "--count", "9", "--reverse")
+        assert [line.split() for line in table.output.splitlines()] == [
+            ["id", "time", "value"],
+            ["1700000000123-0", "2023-11-14", "22:13:20.123", "one"],
+            ["1700000000123-1", "2023-11-14", "22:13:20.123", "t\\nw"],
+        ]
+        assert fortdb(port, "records", "log/b").output == "'log/b' has no such records\n"
+        assert json.loads(fortdb(port, "records", "log/a", "--count", "1", "--json").output) == [
+            {"id": "1700000000123-0", "time": "2023-11-14 22:13:20.123", "value": "one"}
+        ]
+        assert fortdb(port, "records", "log/a", "--from", "x").exit_code == 2
+        assert fortdb(port, "remove", "log/a", "1700000000123-0").exit_code == 0
+        assert fortdb(port, "remove", "log/a", "1-1").exit_code == 1
+        assert fortdb(port, "purge", "log/a").output == "1\n"
+    assert asked[0] == [b"ADD", b"log/a", b"one", b"PX", b"5"]
+    assert asked[1] == [b"ADD", b"log/a", b"no", b"IFLAST", b"0-0"]
+    assert asked[2] == [b"RECORDS", b"log/a", b"FROM", b"1700000000000", b"COUNT", b"9", b"REV"]
+    assert asked[3] == [b"RECORDS", b"log/a", b"FROM", b"(1700000000123-1", b"COUNT", b"9", b"REV"]
+
+
+def test_a_history_as_a_table() -> None:
+    def version(number: int, value: bytes, ends_ms: int = 0) -> bytes:
+        return b"*4\r\n$15\r\n1700000000123-%d\r\n:1700000000123\r\n%b\r\n:%d\r\n" % (number, value, ends_ms)
+
+    page = (
+        b"*3\r\n" + version(0, b"$3\r\none", 1_700_000_001_000) + version(1, b"$-1") + version(2, b"$1\r\n2")
+    )
+    answers = {"HISTORY doc/a FROM (": b"*0\r\n", "HISTORY": page, "GET": b"$3\r\none\r\n"}
+    with router(answers) as (port, asked):
+        lines = fortdb(port, "history", "doc/a").output.splitlines()
+        assert [line.split()[3:] for line in lines] == [
+            ["ends"],
+            ["one", "2023-11-14", "22:13:21.000"],
+            ["(deleted)"],
+            ["2"],
+        ]
+        assert fortdb(port, "get", "doc/a", "--at", "1700000000123-0").output == "one"
+        assert fortdb(port, "get", "doc/a", "--at", "17").output == "one"
+    assert asked[-2:] == [[b"GET", b"doc/a", b"AT", b"1700000000123-0"], [b"GET", b"doc/a", b"AT", b"17"]]
 
 
 def move(**changes: Any) -> dict[str, Any]:

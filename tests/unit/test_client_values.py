@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fortdb.client import Address, parse_address, parse_plan, parse_ring, read_plan
-from fortdb.client.status import parse_keyspaces
+from fortdb.client import Address, parse_address, parse_plan, parse_record_id, parse_ring, read_plan
+from fortdb.client.status import parse_keyspace, parse_keyspaces
 from fortdb.errors import BadRequest, ProtocolError
-from fortdb.model import Ack, Keyspace
+from fortdb.model import Ack, Keyspace, Policy, RecordId
 
 
 @pytest.mark.parametrize(
@@ -158,3 +158,15 @@ def test_keyspaces() -> None:
     assert parse_keyspaces(b'[{"name": "a", "ack": "sync"}]') == (Keyspace("a", Ack.SYNC),)
     with pytest.raises(ProtocolError, match="sync or async"):
         parse_keyspaces(b'[{"name": "a", "ack": "never"}]')
+    document = b'{"name": "a", "ack": "sync", "policy": "%b", "retention_ms": 5, "keep": 0, "version": 3, "closed": true}'
+    assert parse_keyspace(document % b"records") == Keyspace("a", Ack.SYNC, Policy.RECORDS, 5, 0, 3, True)
+    with pytest.raises(ProtocolError, match="plain, records or versions"):
+        parse_keyspace(document % b"worm")
+
+
+def test_ids_of_records() -> None:
+    assert parse_record_id("17-4") == parse_record_id(b"17-4") == RecordId(17, 4)
+    assert str(RecordId(17, 4)) == "17-4"
+    for wrong in ("", "17", "17-", "-4", "17-x", "17-4-5"):
+        with pytest.raises(BadRequest, match="ms-number"):
+            parse_record_id(wrong)

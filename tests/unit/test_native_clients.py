@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fortdb import limits
 from fortdb.errors import DiskFull, StorageFailed
-from fortdb.model import Layout, NodeSpec, Partition
+from fortdb.model import Ack, Keyspace, Layout, NodeSpec, Partition, Policy
 from fortdb.native import lane
 from fortdb.net.front import Front
 from fortdb.node.clients import NodeClients
@@ -201,10 +201,47 @@ def test_a_refusal_and_an_async_keyspace_are_for_the_long_way() -> None:
         made.service.refusal = DiskFull("no room")
         refused = made.say(pack([b"SET", b"a", b"1"]) + pack([b"GET", b"a"]))
         made.service.refusal = None
-        made.service.async_prefixes = {b"orders"}
+        made.service.policies = {b"orders": Keyspace("orders", Ack.ASYNC)}
         return refused, made.say(pack([b"SET", b"orders/1", b"1"]) + pack([b"GET", b"orders/1"]))
 
     assert same(Node, story) == (b"-DISKFULL no room\r\n$-1\r\n", b"+OK\r\n$1\r\n1\r\n")
+
+
+def test_a_policy_concerns_its_own_keys_only() -> None:
+    """Others go the short way, and so do reads of values whose former ones are kept."""
+
+    def story(made: Node) -> Any:
+        made.service.policies = {
+            b"doc": Keyspace("doc", policy=Policy.VERSIONS),
+            b"log": Keyspace("log", policy=Policy.RECORDS),
+        }
+        before = list(made.front.plain_counts)
+        said = made.say(
+            b"".join(pack([b"SET", key, b"1"]) for key in (b"a", b"docs/1", b"doc", b"/x", b"x/doc/1"))
+        )
+        said += made.say(
+            pack([b"SET", b"doc/1", b"1"]) + pack([b"GET", b"doc/1"]) + pack([b"SET", b"log/1", b"1"])
+        )
+        short = [after - former for after, former in zip(made.front.plain_counts, before, strict=True)]
+        return said, made.in_c and short[1]
+
+    with Node(True) as in_c, Node(False) as in_python:
+        told, short_sets = story(in_c)
+        assert told == story(in_python)[0]
+    assert told.startswith(b"+OK\r\n" * 6 + b"$1\r\n1\r\n-WRONGTYPE ")
+    assert short_sets == 5
+
+
+def test_records_are_read_and_written_the_long_way() -> None:
+    def story(made: Node) -> Any:
+        made.service.policies = {b"log": Keyspace("log", policy=Policy.RECORDS)}
+        made.say(pack([b"ADD", b"log/1", b"first"]) + pack([b"ADD", b"log/1", b"second"]))
+        got = made.say(pack([b"GET", b"log/1"]) + pack([b"RECORDCOUNT", b"log/1"]))
+        return got, made.say(pack([b"DEL", b"log/1"]) + pack([b"GET", b"log/1"]))
+
+    for in_c in (True, False):
+        with Node(in_c) as made:  # the logs differ: ids tell the time
+            assert story(made) == (b"$6\r\nsecond\r\n:2\r\n", b":1\r\n$-1\r\n")
 
 
 def test_of_a_failed_engine_nobody_is_told_in_an_answer() -> None:

@@ -220,7 +220,7 @@ def test_a_conversation() -> None:
 
 def test_help() -> None:
     session = Session(1, "127.0.0.1:1")
-    assert b"GET key [STALE]" in said(session, b"HELP")
+    assert b"GET key [STALE | AT id]" in said(session, b"HELP")
     assert b"WATCH" in said(session, b"HELP", b"watch")
     assert said(session, b"HELP", b"nonsense").startswith(b"-ERR unknown command")
 

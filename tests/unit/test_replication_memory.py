@@ -91,7 +91,7 @@ def test_what_is_remembered_comes_back_from_bytes() -> None:
     memory, copy = RequestMemory(), RequestMemory()
     for sequence in range(1, 7):
         memory.remember(RequestId(7, sequence, 3), sequence * 10, b":%d\r\n" % sequence)
-    copy.restore(memory.encode(50))
+    copy.restore(memory.encode(50, 0))
     assert [copy.find(RequestId(7, sequence, 0)) for sequence in (3, 5, 6)] == [
         (0, b":3\r\n"),
         (0, b":5\r\n"),
@@ -104,7 +104,7 @@ def test_of_more_than_fits_into_a_frame_the_newest_goes_along() -> None:
     memory, copy = RequestMemory(), RequestMemory()
     for sequence in range(1, 4):
         memory.remember(RequestId(7, sequence, 1), sequence, bytes(MEMORY_BYTES_MAX // 2 - 1000))
-    copy.restore(memory.encode(3))
+    copy.restore(memory.encode(3, 0))
     assert [copy.find(RequestId(7, sequence, 1)) is not None for sequence in (1, 2, 3)] == [False, True, True]
 
 
@@ -164,3 +164,26 @@ def test_a_clock_that_jumps_makes_nobody_forget(engine: RocksEngine, jump_ms: in
     put(engine, replica, RequestId(OTHERS, 1, 1), b"2", later_ms - 1)
     put(engine, replica, RequestId(OTHERS, 2, 2), b"3", later_ms)
     assert remembers(replica_on(engine, "a", state=True))
+
+
+def test_a_log_without_entries_knows_what_time_it_was(engine: RocksEngine) -> None:
+    """Ids begin above that: a leader whose clock is behind gives none again."""
+    replica = leading(engine)
+    put(engine, replica, OURS, b"1", NOW_MS + 5_000)
+    assert replica.leading is not None
+    given = replica.leading.new_id(NOW_MS + 9_000)
+    put(engine, replica, RequestId(OTHERS, 1, 1), b"2", NOW_MS)
+    replica.log.trim(replica.log.applied)
+    tick(engine, replica)
+    after = replica_on(engine, "a", state=True)
+    record = PartitionRecord("p-001", "a", 2, {"a": "disk-a.1"}, ("a", "b"), handover=True)
+    assert after.adopt(record, 1, NOW_MS, NOW_MS - 1_000_000)
+    assert after.leading is not None
+    assert after.leading.new_id(NOW_MS - 1_000_000) > given
+
+
+def test_ids_of_an_epoch_grow_whatever_the_clock_says(engine: RocksEngine) -> None:
+    leader = leading(engine).leading
+    assert leader is not None
+    given = [leader.new_id(NOW_MS + ms) for ms in (5, 5, 3, -1_000, 6)]
+    assert given == sorted(set(given))

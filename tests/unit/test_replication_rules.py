@@ -348,8 +348,8 @@ def test_nothing_acknowledged_is_lost_whatever_happens(seed: int) -> None:
 def run_schedule(seed: int) -> None:
     """Random schedules of crashes, cuts, lost answers, revoked leases and an emptied disk (never
     the last one in sync), then healing: every acknowledged write is there, all replicas agree,
-    no epoch had two leaders, no two nodes serve at once, and a read never goes back behind an acknowledged
-    write."""
+    no epoch had two leaders, no two nodes serve at once, a read never goes back behind an acknowledged
+    write, and ids grow along the log whatever the clocks of the nodes say."""
     choose = random.Random(seed)
     cluster = Cluster(min_in_sync=choose.choice([1, 2, 2]))
     counter = 0
@@ -396,6 +396,8 @@ def run_schedule(seed: int) -> None:
             node.tick()
         elif action < 0.82:
             node.trim(choose.random())
+        elif action < 0.84:
+            node.skew_ms = choose.choice([-100_000, -1_000, 0, 1_000, 50_000])
         serving = [one.name for one in cluster.nodes.values() if one.serves()]
         assert len(serving) <= 1, f"{serving} serve at once"
         if node is not None and name in cluster.nodes:

@@ -1,0 +1,169 @@
+"""`fortdb add|records|remove|history|purge`: keys that hold records, and what keys have held."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import click
+
+from fortdb.cli.failures import Failed
+from fortdb.cli.keys import json_value
+from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings
+from fortdb.client import parse_record_id
+from fortdb.model import RecordId
+
+
+def _page_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--from`, `--count` and `--reverse`."""
+    command = click.option("--reverse", is_flag=True, help="From the newest to the oldest.")(command)
+    command = click.option(
+        "--count", type=click.IntRange(1), default=20, show_default=True, help="At most so many."
+    )(command)
+    return click.option("--from", "first", type=MOMENT, help="Begin with this id, or at this time.")(command)
+
+
+@click.command()
+@click.argument("key")
+@click.argument("value")
+@click.option("--expire-ms", type=click.IntRange(1), help="Let the record end after so many milliseconds.")
+@click.option(
+    "--if-last", metavar="ID", help="Only if that is the newest record's id; 0-0: if there is none."
+)
+@json_option
+@pass_settings
+def add(settings: Settings, key: str, value: str, expire_ms: int | None, if_last: str | None) -> None:
+    """Add VALUE to the records of KEY and write its id; a VALUE of - is read from standard input."""
+    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    expected = None if if_last is None else parse_record_id(if_last)
+    with settings.client() as client:
+        added = client.add(os.fsencode(key), content, expire_ms=expire_ms, if_last=expected)
+    if added is None:
+        raise Failed(f"the newest record of {key!r} has another id; nothing was added")
+    settings.write({"id": str(added)}, str(added))
+
+
+@click.command()
+@click.argument("key")
+@_page_options
+@json_option
+@pass_settings
+def records(settings: Settings, key: str, first: RecordId | int | None, count: int, reverse: bool) -> None:
+    """Write the records of KEY as a table."""
+    with settings.client() as client:
+        walk = client.records(os.fsencode(key), first=first, reverse=reverse, page=min(count, 1000))
+        found = list(islice(walk, count))
+    _write_table(
+        settings,
+        [{"id": str(one.id), "time": _time(one.id.ms), **json_value(one.value)} for one in found],
+        ("id", "time", "value"),
+        [(str(one.id), _time(one.id.ms), _shown(one.value)) for one in found],
+        f"{key!r} has no such records",
+    )
+
+
+@click.command()
+@click.argument("key")
+@click.argument("record_id", metavar="ID")
+@click.option("--if-last", metavar="ID", help="Only if that is the newest record's id.")
+@json_option
+@pass_settings
+def remove(settings: Settings, key: str, record_id: str, if_last: str | None) -> None:
+    """Remove one record of KEY."""
+    expected = None if if_last is None else parse_record_id(if_last)
+    with settings.client() as client:
+        removed = client.remove(os.fsencode(key), parse_record_id(record_id), if_last=expected)
+    if not removed:
+        raise Failed(f"{key!r} has no record {record_id}" + (", or another newest one" if if_last else ""))
+    settings.write({"removed": record_id}, f"removed {record_id}")
+
+
+@click.command()
+@click.argument("key")
+@_page_options
+@json_option
+@pass_settings
+def history(settings: Settings, key: str, first: RecordId | int | None, count: int, reverse: bool) -> None:
+    """Write what KEY has held as a table."""
+    with settings.client() as client:
+        walk = client.history(os.fsencode(key), first=first, reverse=reverse, page=min(count, 1000))
+        found = list(islice(walk, count))
+    _write_table(
+        settings,
+        [
+            {
+                "id": str(one.id),
+                "time": _time(one.time_ms),
+                **({"deleted": True} if one.value is None else json_value(one.value)),
+                **({} if one.ends_ms is None else {"ends": _time(one.ends_ms)}),
+            }
+            for one in found
+        ],
+        ("id", "since", "value", "ends"),
+        [
+            (
+                str(one.id),
+                _time(one.time_ms),
+                "(deleted)" if one.value is None else _shown(one.value),
+                "" if one.ends_ms is None else _time(one.ends_ms),
+            )
+            for one in found
+        ],
+        f"nothing is kept of what {key!r} held",
+    )
+
+
+@click.command()
+@click.argument("keys", nargs=-1, required=True)
+@json_option
+@pass_settings
+def purge(settings: Settings, keys: tuple[str, ...]) -> None:
+    """Remove keys with their records and their history; write how many had anything."""
+    with settings.client() as client:
+        purged = client.purge(*map(os.fsencode, keys))
+    settings.write({"purged": purged}, str(purged))
+
+
+def _write_table(
+    settings: Settings,
+    document: Sequence[object],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    nothing: str,
+) -> None:
+    if settings.as_json or not rows:
+        settings.write(document, nothing)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_width(columns, rows))
+    console.print(table)
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Room for every cell: what goes into a file or a pipe is not folded."""
+    return sum(max(map(len, cells)) + 2 for cells in zip(columns, *rows, strict=True))
+
+
+def _time(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")[:-6]
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
+
+
+def _shown(value: bytes) -> str:
+    """A value in one line; bytes that are no text are escaped."""
+    text = value.decode("utf-8", "backslashreplace")
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
