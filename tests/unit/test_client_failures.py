@@ -24,6 +24,7 @@ from fortdb.errors import (
     StorageFailed,
     StoreConflict,
     Unavailable,
+    WrongType,
 )
 from tests.unit.client_servers import free_port, scripted_server
 
@@ -56,7 +57,7 @@ def wait_for_end(connection: socket.socket) -> None:
         ("IOERR checksum", StorageFailed, Answer.CRASH),
         ("DISKFULL 1 MiB left", DiskFull, Answer.CRASH),
         ("CONFLICT base version 3", StoreConflict, Answer.RETRY),
-        ("WRONGTYPE list", BadRequest, Answer.REFUSE),
+        ("WRONGTYPE list", WrongType, Answer.REFUSE),
         ("ERR", BadRequest, Answer.REFUSE),
     ],
 )
