@@ -1,6 +1,7 @@
 """The FortDB client library: `Client`, and the values and errors it hands out."""
 
-from fortdb.client.address import PORT_DEFAULT, Address, parse_address
+from fortdb.client.access import OPEN, Access
+from fortdb.client.address import PORT_DEFAULT, Address, parse_address, parse_url
 from fortdb.client.client import Client
 from fortdb.client.connection import Connection, Reply
 from fortdb.client.failures import ConnectionFailed
@@ -18,7 +19,9 @@ from fortdb.client.status import (
 from fortdb.client.why import Explanation, WhyFinding, WhyRecord, WhyReplica, WhyRoute
 
 __all__ = [
+    "OPEN",
     "PORT_DEFAULT",
+    "Access",
     "Address",
     "Client",
     "Connection",
@@ -39,5 +42,6 @@ __all__ = [
     "parse_address",
     "parse_plan",
     "parse_ring",
+    "parse_url",
     "read_plan",
 ]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from fortdb.errors import (
     Answer,
+    AuthenticationFailed,
+    AuthenticationRequired,
     BadRequest,
     Busy,
     DiskFull,
@@ -17,6 +19,7 @@ from fortdb.errors import (
     NotEnoughReplicas,
     NotLeader,
     OutcomeUnknown,
+    PermissionDenied,
     ProtocolError,
     StorageFailed,
     StoreConflict,
@@ -41,6 +44,9 @@ _CLASSES: dict[str, type[FortError]] = {
     "IOERR": StorageFailed,
     "DISKFULL": DiskFull,
     "CONFLICT": StoreConflict,
+    "NOAUTH": AuthenticationRequired,
+    "WRONGPASS": AuthenticationFailed,
+    "NOPERM": PermissionDenied,
 }
 
 _PROTOCOL_ERROR = "Protocol error"

@@ -3,20 +3,20 @@
 Requests are executed in the order in which they come; answers may become ready in any order and are
 sent in the order of the requests (`Slot`). A connection that has too many unanswered requests, or
 does not read its answers, is not read from until that changes, so one client's greed costs the
-others nothing.
+others nothing. Where there are users, a `Gate` is asked before each command.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 
+from fortdb.access.users import User
 from fortdb.errors import FortError, ProtocolError
 from fortdb.limits import (
     INPUT_SOFT_BYTES,
@@ -24,10 +24,14 @@ from fortdb.limits import (
     OUTPUT_SOFT_BYTES,
     OUTPUT_STUCK_MS,
     PENDING_COMMANDS_MAX,
+    STRANGER_BYTES_MAX,
+    STRANGER_MS_MAX,
 )
 from fortdb.native import bind
+from fortdb.net.gate import Gate
 from fortdb.net.loop import Loop
 from fortdb.net.stream import Listener, Outbox, Stream, Way
+from fortdb.net.tls import Handshakes, Transport
 from fortdb.protocol.commands import (
     Command,
     CommandKind,
@@ -95,17 +99,22 @@ class ClientConnection(Stream):
 
     __slots__ = (
         *("session", "last_active_ms", "slots", "held_bytes", "taken_bytes", "reply_bytes", "window"),
-        *("tail", "is_special", "way", "_front", "_parser", "_backlog"),
+        *("tail", "is_special", "way", "user", "credential", "is_waiting", "began_ms"),
+        *("_front", "_parser", "_backlog"),
     )
 
-    def __init__(self, front: Front, connection: socket.socket, address: str) -> None:
+    def __init__(self, front: Front, connection: Transport, address: str) -> None:
         super().__init__(front.loop, front.outbox, connection)
         self.session = Session(next(front.numbers), address)
         self.last_active_ms = front.loop.now_ms
         self.slots: deque[Slot] = deque()
         self.tail = b""  # the beginning of a request that the short way has read
         self.is_special = True  # what comes next needs the parser: at first, it decides how the client speaks
-        self.way = front.way
+        self.way = front.way if front.gate is None else None
+        self.user: User | None = None  # who has logged in
+        self.credential = ""  # with which of its password hashes
+        self.is_waiting = False  # for a password to be verified
+        self.began_ms = front.loop.now_ms
         self._front = front
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
@@ -123,6 +132,31 @@ class ClientConnection(Stream):
         """What arrived, as far as it was not answered the short way."""
         self._backlog.extend(self._parser.feed(data))
         self._work()
+        if self.user is None and self._front.gate is not None and self.is_open:
+            self._bound_stranger()
+
+    def _bound_stranger(self) -> None:
+        """Nobody makes this process keep much before a login."""
+        if self._parser.unfinished_bytes > STRANGER_BYTES_MAX and not (self.is_waiting or self.is_closing):
+            self.reply(ProtocolError("unauthenticated command is too long").wire())
+            self.quit()
+
+    @property
+    def host(self) -> str:
+        """The other side's address without its port."""
+        return self.session.address.rpartition(":")[0]
+
+    def go_way(self, way: Way | None) -> None:
+        """Take the short way from now on, or leave it."""
+        self.way = way
+        if way is None and self.tail:
+            tail, self.tail = self.tail, b""
+            self._backlog.extend(self._parser.feed(tail))  # the beginning of a request: it makes none
+
+    def go_on(self) -> None:
+        """A login is over: execute what came behind it."""
+        if self.is_open and not self.is_closing:
+            self._work()
 
     def slot(self) -> Slot:
         """A new place at the end of this connection's answers."""
@@ -169,6 +203,8 @@ class ClientConnection(Stream):
     def _is_full(self) -> bool:
         """Whether to ask for no more on behalf of this client. The answers under way are counted as being
         as large as those before: a pipeline of small reads is long, one of large values short."""
+        if self.is_waiting:
+            return True
         if self.queued_bytes + self.held_bytes > OUTPUT_SOFT_BYTES:
             return True
         pending = len(self.slots)
@@ -188,7 +224,9 @@ class ClientConnection(Stream):
                 self.reply(request.wire())
                 if isinstance(request, ProtocolError):
                     self.quit()
-        self.is_special = bool(backlog) or self.session.refuses or not self._parser.is_between_arrays
+        self.is_special = (
+            bool(backlog) or self.session.refuses or self.is_waiting or not self._parser.is_between_arrays
+        )
         if self.is_paused and self.is_open:
             self.resume()
 
@@ -225,6 +263,8 @@ class Front:
         connections_max: int,
         idle_ms_max: int,
         way: Callable[[list[int]], Way | None] = lambda counts: None,
+        gate: Gate | None = None,
+        handshakes: Handshakes | None = None,
     ) -> None:
         self.loop = loop
         self.outbox = outbox
@@ -238,13 +278,18 @@ class Front:
         self.way = way(self.plain_counts)
         self.connections_max = connections_max
         self.idle_ms_max = idle_ms_max
-        self.listener = Listener(loop, host, port, "client.port", self._accept)
+        self.gate = gate
+        if gate is not None:
+            gate.front = self
+        self.listener = Listener(loop, host, port, "client.port", self._accept, handshakes)
         loop.call_every(_SWEEP_MS, self._sweep)
 
     def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
         """One command of one client."""
         self.commands_total += 1
         command = lookup(args[0])
+        if self.gate is not None and self.gate.stops(connection, command, args):
+            return
         if connection.session.refuses and (refusal := refused(connection.session, args)) is not None:
             connection.reply(refusal)
         elif command is None:
@@ -259,10 +304,13 @@ class Front:
                 connection.reply(reply)
 
     def _answer_session(self, connection: ClientConnection, args: list[bytes]) -> None:
-        session = connection.session
-        connection.reply(answer(session, args, self._service.information, self._service.settings))
-        if session.quitting:
+        connection.reply(self.session_reply(connection, args))
+        if connection.session.quitting:
             connection.quit()
+
+    def session_reply(self, connection: ClientConnection, args: list[bytes]) -> bytes:
+        """The answer to a command of kind SESSION."""
+        return answer(connection.session, args, self._service.information, self._service.settings)
 
     def stop_listening(self) -> None:
         """Take no new clients; those who are here go on."""
@@ -279,7 +327,7 @@ class Front:
         """Called by a connection."""
         self.connections.discard(connection)
 
-    def _accept(self, connection: socket.socket, address: str) -> None:
+    def _accept(self, connection: Transport, address: str) -> None:
         self.connections_total += 1
         if len(self.connections) >= self.connections_max:
             self.refused_total += 1
@@ -300,6 +348,12 @@ class Front:
                     unsent=connection.unsent_bytes,
                 )
                 connection.close("does not read its answers")
+            elif (
+                self.gate is not None
+                and connection.user is None
+                and now_ms - connection.began_ms > STRANGER_MS_MAX
+            ):
+                connection.close("has not logged in")
             elif (
                 self.idle_ms_max
                 and not connection.slots

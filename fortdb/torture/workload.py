@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fortdb.client import Client
+from fortdb.client import OPEN, Access, Client
 from fortdb.client.failures import ConnectionFailed
 from fortdb.errors import Answer, FortError, NotLeader, ProtocolError
 from fortdb.torture.history import History, Kind, Operation, Outcome, Value
@@ -45,6 +45,11 @@ class Door:
     host: str
     port: int
     timeout_s: float
+    access: Access = OPEN
+
+    def client(self) -> Client:
+        """A client that comes in there, with one connection."""
+        return Client(self.host, self.port, access=self.access, connections_max=1, timeout_s=self.timeout_s)
 
 
 def outcome_of(kind: Kind, error: FortError) -> Outcome:
@@ -119,7 +124,7 @@ class Workload:
 
     def read_all(self, door: Door) -> None:
         """The last word: every key that was ever touched, read once. Raises what a read raises."""
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             caller = Caller(self, len(self._threads), door, client, random.Random(0))
             for key in self.keys.used:
                 caller.read(key)
@@ -127,12 +132,12 @@ class Workload:
     def remove_all(self, door: Door) -> None:
         """Delete every key that was touched."""
         keys = list(self.keys.used)
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             for start in range(0, len(keys), 500):
                 client.delete(*keys[start : start + 500])
 
     def _run(self, number: int, door: Door, chance: random.Random) -> None:
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             caller = Caller(self, number, door, client, chance)
             while not self._stopping.is_set():
                 caller.turn()
