@@ -155,7 +155,7 @@ class Gate:
 
         try:
             self._logins.verify(self._users, name, password, connection.host, done)
-        except Busy as error:
+        except FortError as error:
             connection.is_waiting = False
             self._failed(connection, name, str(error))
             slot.complete(error.wire())

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from fortdb.access.pace import Guesses
 from fortdb.access.passwords import which
 from fortdb.access.users import Users
-from fortdb.errors import Busy
+from fortdb.errors import AuthenticationFailed, Busy
 from fortdb.limits import LOGINS_MAX, LOGINS_OF_ADDRESS_MAX, PASSWORD_BYTES_MAX
 from fortdb.net.loop import Loop
 
@@ -52,10 +52,12 @@ class Logins:
         self._thread: threading.Thread | None = None
 
     def verify(self, users: Users, name: str, password: bytes, host: str, done: Done) -> None:
-        """`done` is called now or later. Raises `Busy` when too much waits, or that address has to."""
+        """`done` is called now or later. Raises `Busy` when too much waits, `AuthenticationFailed` when that
+        address has to."""
         wait_ms = self._guesses.wait_ms(host, self._loop.now_ms)
         if wait_ms:
-            raise Busy(f"too many wrong passwords from this address; try again in {wait_ms // 1000 + 1} s")
+            seconds = wait_ms // 1000 + 1
+            raise AuthenticationFailed(f"too many wrong passwords from this address; wait {seconds} s")
         if len(password) > PASSWORD_BYTES_MAX:
             self._guesses.wrong(host, self._loop.now_ms)
             done(None)

@@ -108,7 +108,9 @@ class Security:
     def reload(self) -> None:
         """Take all files in, changed or not; on the loop's thread."""
         self._attempt("audit_file", self._audit.reopen)
+        self._watch.has_changed()
         if self.certificates is not None:
+            self.certificates.have_changed()
             self._attempt("certificates", self.certificates.reload)
         if self.gate is not None:
             self._attempt("users", self._take_users)
@@ -144,6 +146,8 @@ class Security:
             log.error("not_reloaded", what=what, reason=str(error))
             self._audit.event("audit_not_reloaded", what=what, reason=str(error))
             return
+        if what == "audit_file":
+            return  # what would be told stands at its beginning
         details: dict[str, object] = {}
         if what == "certificates" and self.certificates is not None:
             loaded = self.certificates.loaded

@@ -92,19 +92,19 @@ class TlsSocket:
     def recv(self, bufsize: int) -> bytes:
         """What has come, decrypted; empty at the end. Raises `BlockingIOError` when nothing has."""
         assert bufsize >= 2 * _RECORD_BYTES_MAX
+        if self._failure is not None:
+            return self._ended()
         parts = self._decrypted()
         try:
             data = self._connection.recv(bufsize - _RECORD_BYTES_MAX)
         except BlockingIOError:
             if not parts:
-                self._raise_failure()
                 raise
             return b"".join(parts)
         if data:
             self._incoming.write(data)
             parts += self._decrypted()
         elif not parts:
-            self._raise_failure()
             return b""
         if self._failure is not None:
             if not parts:
@@ -144,10 +144,9 @@ class TlsSocket:
         """Say goodbye, if that goes without waiting, and hang up."""
         if not self._ciphertext:
             with contextlib.suppress(OSError, ValueError):
-                try:
+                with contextlib.suppress(ssl.SSLWantReadError):
                     self._tls.unwrap()
-                except ssl.SSLWantReadError:
-                    self._connection.send(self._outgoing.read())
+                self._connection.send(self._outgoing.read())
         self._connection.close()
 
     def fileno(self) -> int:
@@ -178,12 +177,10 @@ class TlsSocket:
         return parts
 
     def _ended(self) -> bytes:
-        self._raise_failure()
-        return b""
-
-    def _raise_failure(self) -> None:
+        """Said as often as it is asked for."""
         if self._failure is not None and not isinstance(self._failure, ssl.SSLZeroReturnError):
             raise self._failure
+        return b""
 
     def _send_own(self) -> None:
         """What the protocol itself answers (an update of keys), as soon as nothing stands before it."""

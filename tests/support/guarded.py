@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fortdb.access.passwords import hash_password
@@ -175,12 +176,12 @@ class Talk:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def say(self, *commands: list[bytes | str]) -> list[bytes]:
+    def say(self, *commands: Sequence[bytes | str]) -> list[bytes]:
         """One line of each answer; for answers that are lines."""
         self.send(*commands)
         return [self.line() for _ in commands]
 
-    def send(self, *commands: list[bytes | str]) -> None:
+    def send(self, *commands: Sequence[bytes | str]) -> None:
         """In one piece."""
         words = [
             [word.encode() if isinstance(word, str) else word for word in command] for command in commands
@@ -196,6 +197,18 @@ class Talk:
                 return b""
             line += byte
         return line[:-2]
+
+    def rest(self, size: int) -> bytes:
+        """So many bytes, whatever they are."""
+        parts = []
+        while size and (data := self.socket.recv(min(size, 1 << 20))):
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)
+
+    def stays_silent(self, for_s: float = 0.05) -> bool:
+        """Whether nothing is answered meanwhile; what was sent has been read by then."""
+        return not select.select([self.socket], [], [], for_s)[0]
 
     def is_over(self) -> bool:
         """Whether the other side hung up and has nothing more to say."""
