@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,14 @@ def test_every_port_of_clients_is_guarded(ring: LocalRing) -> None:
     doors += [parse_address(f"127.0.0.1:{ring.ports(name)['client']}") for name in ring.routers]
     for door in doors:
         with Client(door.host, door.port, access=Access(tls=True, ca=ca_of(ring))) as client:
-            for ask in (lambda c: c.get("a"), lambda c: c.put("a", "1"), lambda c: c.ring()):
+            asks: list[Callable[[], object]] = [
+                partial(client.get, "a"),
+                partial(client.put, "a", "1"),
+                client.ring,
+            ]
+            for ask in asks:
                 with pytest.raises(AuthenticationRequired):
-                    ask(client)
+                    ask()
         with Client(door.host, door.port, access=as_shop(ring)) as client, pytest.raises(PermissionDenied):
             client.get("a")
         with Client(door.host, door.port) as client, pytest.raises(FortError, match="speaks TLS only"):

@@ -49,7 +49,7 @@ def test_a_file_of_users() -> None:
     assert app is not None
     assert operator is not None
     assert app.rights == {Right.READ, Right.WRITE}
-    assert app.keyspaces == {b"orders", b"default"}
+    assert app.keyspaces == frozenset((b"orders", b"default"))
     assert (app.value_bytes_max, app.commands_per_second, app.is_unrestricted) == (9, 0, False)
     assert operator.is_unrestricted
     assert users.efforts == 2

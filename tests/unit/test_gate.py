@@ -107,8 +107,13 @@ def test_every_form_of_a_login(node: GuardedNode) -> None:
             pass
         assert talk.say(["CLIENT", "GETNAME"], ["GET", "a"])[0] == b"$2"
     attempts: list[list[str | bytes]] = [
-        *(["AUTH", "app", "p-shop"], ["AUTH", "nobody", "p-app"], ["AUTH", "p-app"], ["AUTH", "app", ""]),
-        *(["HELLO", "3", "AUTH", "app", "no"], ["AUTH", "app", b"\xff\x00"], ["AUTH", "app", "x" * 5000]),
+        ["AUTH", "app", "p-shop"],
+        ["AUTH", "nobody", "p-app"],
+        ["AUTH", "p-app"],
+        ["AUTH", "app", ""],
+        ["HELLO", "3", "AUTH", "app", "no"],
+        ["AUTH", "app", b"\xff\x00"],
+        ["AUTH", "app", "x" * 5000],
     ]
     for wrong in attempts:
         with guarded_address_forgotten(node), Talk(node.port) as talk:
