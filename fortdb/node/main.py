@@ -280,7 +280,7 @@ def _stay_failed(
     if start_over:
         log.info("starting_over", reason="the disk has room again")
         # The lock on the directory ends with this program.
-        os.execv(sys.executable, [sys.executable, "-m", "fortdb", *sys.argv[1:]])
+        os.execv(sys.executable, [sys.executable, "-m", "fortdb", *sys.argv[1:]])  # nosec B606 # itself, as it was started
     log.info("stopped", node=config.name)
     return 0
 

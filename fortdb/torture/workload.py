@@ -104,7 +104,7 @@ class Workload:
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(number, doors[number % len(doors)], random.Random(seed * 1000 + number)),
+                args=(number, doors[number % len(doors)], random.Random(seed * 1000 + number)),  # nosec B311 # drawn again by the same seed
                 name=f"client-{number}",
                 daemon=True,
             )
@@ -125,7 +125,7 @@ class Workload:
     def read_all(self, door: Door) -> None:
         """The last word: every key that was ever touched, read once. Raises what a read raises."""
         with door.client() as client:
-            caller = Caller(self, len(self._threads), door, client, random.Random(0))
+            caller = Caller(self, len(self._threads), door, client, random.Random(0))  # nosec B311 # draws nothing
             for key in self.keys.used:
                 caller.read(key)
 
