@@ -16,7 +16,7 @@ without a `/` are in `default`. So what a user reaches does not change when a ke
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -86,7 +86,7 @@ class Users:
     def __len__(self) -> int:
         return len(self._users)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[User]:
         return iter(self._users.values())
 
 

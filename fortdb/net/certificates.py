@@ -42,6 +42,11 @@ class Loaded:
     not_after: str
     fingerprint: str
 
+    @property
+    def until_s(self) -> int:
+        """When it ends, Unix time."""
+        return int(ssl.cert_time_to_seconds(self.not_after))
+
 
 class Certificates:
     """The contexts for new connections."""

@@ -7,7 +7,6 @@ file that is wrong is refused, told in log and audit log, and what there was sta
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from fortdb.access.users import Users, parse_users
+from fortdb.clock import wall_ms
 from fortdb.errors import ConfigError
 from fortdb.net.audit import Audit
 from fortdb.net.certificates import CertificateFiles, Certificates
@@ -30,6 +30,8 @@ UNPROTECTED = "whoever reaches these ports may read and change everything"
 """What an operator has to say to have ports without TLS or users on a network."""
 
 _LOOK_MS = 2_000
+_WARN_MS = 6 * 3_600_000
+_WARN_DAYS = 14
 
 
 def is_loopback(host: str) -> bool:
@@ -57,13 +59,15 @@ class Security:
     ) -> None:
         """`files` None: no TLS; `users` empty: no users. Raises `ConfigError`."""
         self._loop = loop
-        self._all_handshakes: list[Handshakes] = []
+        self._refused_handshakes = 0
         self._audit = Audit(process, audit_file)
         self.certificates = Certificates(files, process) if files is not None else None
         self._users_path = users
         self._watch = FileWatch([users])
         self.gate = Gate(loop, load_users(users), self._audit) if users else None
+        self._warn()
         loop.call_every(_LOOK_MS, self._look)
+        loop.call_every(_WARN_MS, self._warn)
 
     @property
     def to_members(self) -> Context | None:
@@ -86,14 +90,14 @@ class Security:
     def metrics(self) -> Iterator[Metric]:
         """What was refused, and how long the certificate is good for."""
         if self.certificates is not None:
-            until_s = ssl.cert_time_to_seconds(self.certificates.loaded.not_after)
+            until_s = self.certificates.loaded.until_s
             yield GaugeMetricFamily(
                 "fortdb_certificate_expiry_seconds", "When the certificate ends, Unix time", value=until_s
             )
             yield CounterMetricFamily(
                 "fortdb_tls_refused",
                 "Connections on which TLS was not set up",
-                value=sum(handshakes.failed_total for handshakes in self._all_handshakes),
+                value=self._refused_handshakes,
             )
         if self.gate is not None:
             yield CounterMetricFamily(
@@ -124,9 +128,20 @@ class Security:
     def _handshakes(self, context: Context | None) -> Handshakes | None:
         if context is None:
             return None
-        handshakes = Handshakes(self._loop, context)
-        self._all_handshakes.append(handshakes)
-        return handshakes
+        return Handshakes(self._loop, context, self._handshake_refused)
+
+    def _handshake_refused(self, address: str, reason: str) -> None:
+        self._refused_handshakes += 1
+        self._audit.refusal("audit_tls_refused", address=address, reason=reason)
+
+    def _warn(self) -> None:
+        """An expired certificate keeps all new connections out, so it is told before."""
+        if self.certificates is not None:
+            days = (self.certificates.loaded.until_s - wall_ms() // 1000) // 86_400
+            if days < _WARN_DAYS:
+                log.warning(
+                    "certificate_expires", days_left=days, names=sorted(self.certificates.loaded.names)
+                )
 
     def _look(self) -> None:
         if self.certificates is not None and self.certificates.have_changed():

@@ -25,12 +25,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import structlog
-
 from fortdb.limits import HANDSHAKE_MS_MAX, HANDSHAKES_MAX, RECEIVE_BYTES
 from fortdb.net.loop import READ, WRITE, Loop
-
-log = structlog.get_logger(__name__)
 
 _CHUNK_BYTES = 64 * 1024  # encrypted at a time: what is encrypted can no longer be dropped
 _RECORD_BYTES_MAX = 32 * 1024  # a record of the longest kind, of which the beginning may wait from before
@@ -308,11 +304,12 @@ class Handshake:
 class Handshakes:
     """Those of the connections that a listener accepted, a bounded number at a time."""
 
-    def __init__(self, loop: Loop, context: Context) -> None:
+    def __init__(self, loop: Loop, context: Context, refused: Callable[[str, str], None]) -> None:
+        """`refused` gets the address and the reason of each that fails."""
         self._loop = loop
         self._context = context
         self._open: set[Handshake] = set()
-        self.failed_total = 0
+        self._refused = refused
 
     def begin(
         self, connection: socket.socket, address: str, accept: Callable[[TlsSocket, str], None]
@@ -320,7 +317,7 @@ class Handshakes:
         """`accept` gets the connection when TLS is set up on it."""
         if len(self._open) >= HANDSHAKES_MAX:
             connection.close()
-            self._failed(address, "too many handshakes at once")
+            self._refused(address, "too many handshakes at once")
             return
 
         def done(secured: TlsSocket) -> None:
@@ -329,7 +326,7 @@ class Handshakes:
 
         def failed(reason: str) -> None:
             self._open.discard(handshake)
-            self._failed(address, reason)
+            self._refused(address, reason)
 
         handshake = Handshake(
             self._loop, connection, self._context(), is_server=True, done=done, failed=failed
@@ -340,10 +337,6 @@ class Handshakes:
         """Hang up on those who are not done."""
         for handshake in list(self._open):
             handshake.fail("shutting down")
-
-    def _failed(self, address: str, reason: str) -> None:
-        self.failed_total += 1
-        log.info("tls_refused", address=address, reason=reason)
 
 
 def reason_of(error: OSError) -> str:
