@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+from hiredis import ProtocolError as HiredisError
 from hiredis import Reader
 
 from fortdb.errors import BadRequest, FortError, StorageFailed
@@ -380,11 +381,15 @@ class Links:
             service.submit_early(request.partition, slot, command, args, identity, request.epoch)
 
     def _parse(self, payload: bytes) -> list[bytes]:
-        self._reader.feed(payload)
-        args = self._reader.gets()
-        if type(args) is not list or not args:
-            self._reader = Reader()
-            raise BadRequest("frame without a whole command")
+        try:
+            self._reader.feed(payload)
+            args = self._reader.gets()
+            b"".join(args)  # a TypeError unless all of them are strings
+        except (HiredisError, TypeError):
+            args = None
+        if type(args) is not list or not args or self._reader.has_data():
+            self._reader = Reader()  # what is left of this one is no part of the next
+            raise BadRequest("frame without a whole command, or with more than one")
         return args
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fortdb.client import Client, parse_ring
@@ -27,6 +27,7 @@ from fortdb.replication.messages import (
     FrameReader,
     Heartbeat,
     Query,
+    Type,
     decode,
     decode_call,
     decode_json,
@@ -198,8 +199,41 @@ def test_garbage_at_a_port_for_clients(
 @settings(max_examples=60, deadline=None)
 @given(greets=st.booleans(), data=st.binary(max_size=200) | damaged(FRAMES[1:3]), sizes=PIECES)
 def test_garbage_at_a_port_for_peers(node: GuardedNode, greets: bool, data: bytes, sizes: list[int]) -> None:
+    assume(not any(kind in _OF_LEADERS for kind in kinds_in(data)))
     shout(node.peers.port, (FRAMES[0] if greets else b"") + data, sizes)
     lives(node)
+
+
+_OF_LEADERS = range(Type.QUERY, Type.SNAPSHOT_ACK + 1)
+"""Frames that change a replica: what can be read of these is believed, since only members of the ring send them."""
+
+
+def kinds_in(data: bytes) -> list[int]:
+    try:
+        return [kind for kind, _ in FrameReader().feed(data)]
+    except BadRequest:
+        return []
+
+
+def test_a_request_that_is_none_is_refused_and_the_next_one_is_not_mistaken(node: GuardedNode) -> None:
+    wrong = (
+        b"\n",
+        b"*1\r\n:1\r\n",
+        b"*2\r\n$3\r\nGET\r\n",
+        REQUESTS[0] + REQUESTS[1],
+        b"%1\r\n$1\r\na\r\n$1\r\na\r\n",
+    )
+    frames = [
+        encode_request(0, 5, number, 0, command) for number, command in enumerate([*wrong, REQUESTS[0]], 1)
+    ]
+    with socket.create_connection(("127.0.0.1", node.peers.port), 10) as connection:
+        connection.sendall(FRAMES[0] + b"".join(frames))
+        reader, replies = FrameReader(), list[bytes]()
+        while len(replies) < len(frames):
+            found = reader.feed(connection.recv(1 << 16))
+            replies += [decode_reply(body)[4] for kind, body in found if kind == Type.REPLY]
+    assert all(reply.startswith(b"-ERR frame without a whole command") for reply in replies[:-1])
+    assert replies[-1].startswith(b"$")
 
 
 @pytest.mark.parametrize("in_c", [True, False], ids=["c", "python"])
