@@ -41,7 +41,7 @@ def needs(command: Command, args: list[bytes]) -> tuple[Right, ...]:
     name = command.name
     if command.kind is CommandKind.SESSION:
         return (Right.READ,) if command.first_key else ()
-    if name == "RING" or (name, args[1].upper() if len(args) > 1 else b"") in _VIEWS:
+    if name in ("RING", "WHY") or (name, args[1].upper() if len(args) > 1 else b"") in _VIEWS:
         return (Right.VIEW,)
     right = _RIGHT_OF_KIND.get(command.kind, Right.ADMIN)
     tells = name in _TELLS_WHAT_IT_HELD or (
@@ -75,7 +75,7 @@ def refusal(user: User, command: Command, args: list[bytes]) -> Refusal | None:
                 "which walks over all keys"
             )
             return Refusal(error, Right.SCAN.value)
-        for key in keys_of(command, args) if command.first_key else ():
+        for key in _all_keys_of(command, args):
             space = keyspace_of(key)
             if space not in user.keyspaces:
                 return Refusal(
@@ -91,6 +91,12 @@ def refusal(user: User, command: Command, args: list[bytes]) -> Refusal | None:
                 wanted[0].value,
             )
     return None
+
+
+def _all_keys_of(command: Command, args: list[bytes]) -> list[bytes]:
+    if command.first_key:
+        return keys_of(command, args)
+    return args[1:2] if command.name == "WHY" else []  # told about a key, not sent to where it lies
 
 
 def _values_of(command: Command, args: list[bytes]) -> list[bytes]:

@@ -92,7 +92,7 @@ class GuardedNode:
             1,
         )
         self.service.touch(hosted)
-        clients = NodeClients(self.service, lambda: b"{}", dict, dict)
+        clients = NodeClients(self.service, dict, dict)
         self.front = Front(
             self.loop,
             outbox,

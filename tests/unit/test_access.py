@@ -119,7 +119,7 @@ BOTH = [
     "SET a 1 xx get",
 ]
 SCAN_COMMANDS = ["SCAN 0", "DBSIZE"]
-VIEW_COMMANDS = ["RING", "LAYOUT SHOW", "LAYOUT plan", "KEYSPACE list"]
+VIEW_COMMANDS = ["RING", "WHY a", "LAYOUT SHOW", "LAYOUT plan", "KEYSPACE list"]
 ADMIN_COMMANDS = [
     *("LEADER MOVE p n", "LEADER SEIZE p n ACCEPT-DATA-LOSS", "LAYOUT APPLY {}", "LAYOUT SHOWN"),
     *("KEYSPACE CREATE a", "KEYSPACE DROP a"),
@@ -175,6 +175,8 @@ def test_keyspaces() -> None:
     assert refused(shop, "SCAN", "0", "MATCH", "orders/*") == "NOPERM"
     assert refused(shop, "DBSIZE") == "NOPERM"
     assert refused(shop, "RING") == ""
+    assert refused(shop, "WHY", "orders/1") == ""
+    assert refused(shop, "WHY", "plain") == "NOPERM"
     everyday = somebody(*Right, spaces={b"default"})
     assert refused(everyday, "GET", "plain") == ""
     assert refused(everyday, "GET", "orders/1") == "NOPERM"
