@@ -61,7 +61,7 @@ chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a rea
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
 
 test-long-way: $(VENV)/installed ## The tests of whole rings without the functions in C, as on a machine without a C compiler
-	@FORTDB_NATIVE=0 $(BIN)/python -m pytest tests/integration/test_clients.py tests/integration/test_failover.py tests/unit/test_router_channels.py
+	@FORTDB_NATIVE=0 $(BIN)/python -m pytest tests/integration/test_clients.py tests/integration/test_failover.py tests/integration/test_security.py tests/unit/test_router_channels.py tests/unit/test_gate.py tests/unit/test_tls.py
 
 bench: $(VENV)/installed ## FortDB beside Redis and etcd, about three minutes; the report goes to .bench/report
 	@$(BIN)/python -m bench --short
@@ -102,11 +102,12 @@ rehearsal-down: $(VENV)/deploy ## End what rehearsal-up left
 ssh: $(VENV)/deploy ## Log in on a rehearsed host: make ssh HOST=node-01
 	@$(BIN)/python -m rehearsal ssh $(HOST)
 
-lint: $(VENV)/deploy ## Style, types, and the one-way dependencies between rooms
+lint: $(VENV)/deploy ## Style, types, the one-way dependencies between rooms, and what bandit knows of
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml fortdb
 
 format: $(VENV)/installed ## Put the code into its form
 	@$(BIN)/ruff check --fix .

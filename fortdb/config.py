@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 
 from fortdb.errors import ConfigError
 from fortdb.limits import ROUTER_DEADLINE_MS_MAX
+from fortdb.net.certificates import CertificateFiles
+from fortdb.net.security import UNPROTECTED, is_loopback
 
 _PREFIX = "FORTDB_"
 _SEPARATOR = "__"
@@ -165,6 +167,42 @@ class Routing(Section):
     """A request is held and tried again for so long, say while a leader is elected."""
 
 
+class Tls(Section):
+    """TLS on every port; without it all of them speak plain text."""
+
+    cert: str = ""
+    """PEM file of the process's certificate, with what is between it and the authority. Its DNS names hold the
+    process's name, and those by which clients know it."""
+    key: str = ""
+    """PEM file of the certificate's key."""
+    ca: str = ""
+    """PEM file of the ring's own authority: whoever has a certificate of it is a node or a router."""
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        if len({bool(path) for path in (self.cert, self.key, self.ca)}) > 1:
+            raise ValueError("give cert, key and ca, or none of them")
+        return self
+
+
+class Security(Section):
+    """Who may do what."""
+
+    users: str = ""
+    """The file of users, their passwords and rights; empty: everybody may do everything."""
+    audit_file: str = ""
+    """Where the audit log goes, as JSON lines; empty: to the log."""
+    unprotected: str = ""
+    """The sentence "whoever reaches these ports may read and change everything" lets the process listen
+    elsewhere than on loopback without TLS or users."""
+
+    @model_validator(mode="after")
+    def _in_plain_words(self) -> Self:
+        if self.unprotected not in ("", UNPROTECTED):
+            raise ValueError(f'unprotected must be left out, or be the whole sentence "{UNPROTECTED}"')
+        return self
+
+
 class Log(Section):
     """The log on standard error."""
 
@@ -191,12 +229,15 @@ class NodeConfig(Section):
     coordinator: NodeCoordinator
     replication: Replication = Replication()
     storage: Storage = Storage()
+    tls: Tls = Tls()
+    security: Security = Security()
     log: Log = Log()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.replication.heartbeat_ms * 3 > self.coordinator.lease_ttl_ms:
             raise ValueError("replication.heartbeat_ms must be at most a third of coordinator.lease_ttl_ms")
+        _check_protection(self, {"client": self.client, "peer": self.peer, "status": self.status})
         return self
 
 
@@ -212,10 +253,43 @@ class RouterConfig(Section):
     coordinator: Coordinator
     routing: Routing = Routing()
     elastic_ip: ElasticIp = ElasticIp()
+    tls: Tls = Tls()
+    security: Security = Security()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_protection(self, {"client": self.client, "status": self.status})
+        return self
 
 
 C = TypeVar("C", NodeConfig, RouterConfig)
+
+
+def certificate_files(config: NodeConfig | RouterConfig) -> CertificateFiles | None:
+    """Where the certificate is; None without TLS."""
+    tls = config.tls
+    return CertificateFiles(tls.cert, tls.key, tls.ca) if tls.cert else None
+
+
+def _check_protection(
+    config: NodeConfig | RouterConfig, sections: Mapping[str, Client | Peer | Status]
+) -> None:
+    """Raises `ValueError` for ports that others reach and nothing protects."""
+    if config.security.unprotected:
+        return
+    reached = [name for name, section in sections.items() if not is_loopback(section.host)]
+    missing = []
+    if reached and not config.tls.cert:
+        missing.append("[tls] cert, key and ca")
+    if "client" in reached and not config.security.users:
+        missing.append("[security] users")
+    if missing:
+        where = " and ".join(f"{name}.host ({sections[name].host})" for name in reached)
+        raise ValueError(
+            f"{where} can be reached from other machines: {' and '.join(missing)} must be given. If that is "
+            f'what you want, say so: [security] unprotected = "{UNPROTECTED}"'
+        )
 
 
 def load_node(path: Path, environment: Mapping[str, str]) -> NodeConfig:
@@ -337,7 +411,8 @@ def _describe(title: str, kind: type[Section]) -> Iterator[str]:
             yield ""
             yield f"# {(holder.__doc__ or '').splitlines()[0]}"
             yield f"[{'.'.join(section)}]"
-        yield f"# {field.description} {_allowed(field)}({variable})"
+        meaning = " ".join((field.description or "").split())
+        yield f"# {meaning} {_allowed(field)}({variable})"
         default = _default(kind, place, field)
         yield f"{place[-1]} = ..." if default is _REQUIRED else f"# {place[-1]} = {json.dumps(default)}"
 

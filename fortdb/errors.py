@@ -71,6 +71,24 @@ class ConfigError(FortError):
     """A setting is missing, unknown or out of range; names the key and what is allowed."""
 
 
+class AuthenticationRequired(FortError):
+    """The server has users, and this connection has not said which one it is."""
+
+    code = "NOAUTH"
+
+
+class AuthenticationFailed(FortError):
+    """There is no such user, or the password is not this user's."""
+
+    code = "WRONGPASS"
+
+
+class PermissionDenied(FortError):
+    """The user may not do this; not executed."""
+
+    code = "NOPERM"
+
+
 class LayoutError(FortError):
     """A layout cannot be made or applied as asked."""
 

@@ -36,6 +36,22 @@ INPUT_SOFT_BYTES = 4 * 1024 * 1024  # of requests without an answer before readi
 PEER_OUTPUT_BYTES = 16 * 1024 * 1024  # unsent to a peer before nothing more of it is taken
 OUTPUT_STUCK_MS = 30_000  # output that has not moved for so long: the client is gone
 PENDING_COMMANDS_MAX = 4_000  # unanswered commands of one connection before reading pauses
+HANDSHAKE_MS_MAX = (
+    5_000  # setting up TLS takes a few round trips; who is slower holds a descriptor for nothing
+)
+HANDSHAKES_MAX = 1_000  # at one time and port; what they hold is beside `connections_max`
+
+# What those may do who have not said who they are.
+STRANGER_MS_MAX = 30_000  # a connection without a user for so long is closed
+STRANGER_BYTES_MAX = 16 * 1024  # of one unfinished command; AUTH is far shorter
+PASSWORD_BYTES_MAX = 1024  # longer ones are refused unread
+LOGINS_MAX = 256  # different passwords that wait to be verified, at some 20 ms each
+LOGINS_OF_ADDRESS_MAX = 4  # of these from one address, so that guesses do not keep others out
+GUESSES_FREE = 5  # wrong passwords from an address before it has to wait
+GUESSES_WAIT_MS_MAX = 30_000  # it doubles up to this
+GUESSES_REMEMBERED_MS = 600_000  # since the last wrong one
+GUESSES_ADDRESSES_MAX = 10_000  # addresses remembered; the oldest is forgotten first
+AUDIT_REFUSALS_MAX = 100  # refusals written down in a second; more are counted
 
 # What replication may hold.
 FRAME_BYTES_MAX = 64 * 1024 * 1024  # between our own processes; above COMMAND_BYTES_MAX by design

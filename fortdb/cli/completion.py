@@ -12,7 +12,7 @@ from time import monotonic
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from fortdb.client import Address, Client, PartitionStatus, RingStatus
+from fortdb.client import OPEN, Access, Address, Client, PartitionStatus, RingStatus
 from fortdb.errors import FortError
 from fortdb.model import Ack, Policy
 from fortdb.protocol.commands import ALIASES, TABLE, lookup
@@ -42,8 +42,10 @@ def help_text() -> str:
 class CommandCompleter(Completer):
     """Completes the word before the cursor, by where it stands in the line."""
 
-    def __init__(self, address: Address) -> None:
-        self._client = Client(address.host, address.port, connections_max=1, timeout_s=RING_TIMEOUT_S)
+    def __init__(self, address: Address, access: Access = OPEN) -> None:
+        self._client = Client(
+            address.host, address.port, access=access, connections_max=1, timeout_s=RING_TIMEOUT_S
+        )
         self._ring: RingStatus | None = None
         self._asked_s = -RING_FRESH_S
 

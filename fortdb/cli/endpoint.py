@@ -20,4 +20,5 @@ def endpoint(settings: Settings, aws: bool, cluster: str, region: str | None) ->
         from fortdb.aws.endpoint import find_endpoint
 
         host, port = find_endpoint(cluster, region, port)
-    settings.write({"host": host, "port": port, "url": f"fortdb://{host}:{port}"}, f"fortdb://{host}:{port}")
+    url = f"{'fortdbs' if settings.access.tls else 'fortdb'}://{host}:{port}"
+    settings.write({"host": host, "port": port, "url": url}, url)

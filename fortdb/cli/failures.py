@@ -14,6 +14,7 @@ import click
 from fortdb.client import ConnectionFailed
 from fortdb.errors import (
     Answer,
+    AuthenticationRequired,
     Busy,
     ConfigError,
     DiskFull,
@@ -60,6 +61,7 @@ _ADVICE: dict[type[FortError], str] = {
     StorageFailed: "a node's storage failed, see its log; `fortdb status` shows which",
     DiskFull: "free space on the node or add nodes; `fortdb status` shows the disks",
     StoreConflict: "something changed meanwhile: look again and ask again",
+    AuthenticationRequired: "say who you are: --user NAME, with the password in FORTDB_PASSWORD or a file",
 }
 
 
@@ -72,7 +74,7 @@ def sentence_of(error: FortError) -> str:
     """What was wrong and what to do; advice is added unless the message gives some (after `;`)."""
     message = " ".join(str(error).split()) or type(error).__name__
     advice = _ADVICE.get(type(error))
-    return message if advice is None or ";" in message else f"{message}; {advice}"
+    return message if advice is None or ";" in message else f"{message.rstrip('.')}; {advice}"
 
 
 class Failed(click.ClickException):

@@ -40,6 +40,7 @@ def local() -> None:
     "--port", type=int, help="The first router's port; all others count up from it. [default: 5000]"
 )
 @click.option("--etcd", metavar="URL[,URL]", help="Use this etcd. [default: a SQLite file]")
+@click.option("--tls/--no-tls", default=None, help="Give a new ring certificates and a user. [default: no]")
 def up(
     directory: Path,
     nodes: int | None,
@@ -47,6 +48,7 @@ def up(
     routers: int | None,
     port: int | None,
     etcd: str | None,
+    tls: bool | None,
 ) -> None:
     """Start the ring, or what of it does not run, and wait until it serves."""
     from dataclasses import replace
@@ -54,7 +56,13 @@ def up(
     from fortdb.local.ring import LocalRing, Shape
 
     known = LocalRing(directory).shape if LocalRing.exists(directory) else Shape()
-    asked: dict[str, Any] = {"nodes": nodes, "partitions": partitions, "routers": routers, "port": port}
+    asked: dict[str, Any] = {
+        "nodes": nodes,
+        "partitions": partitions,
+        "routers": routers,
+        "port": port,
+        "tls": tls,
+    }
     shape = replace(known, **{name: value for name, value in asked.items() if value is not None})
     if etcd is not None:
         shape = replace(shape, etcd=tuple(etcd.split(",")))
@@ -138,13 +146,18 @@ def _show(ring: LocalRing, status: RingStatus, already: bool) -> None:
     command = "fortdb" if shutil.which("fortdb") else os.path.relpath(sys.argv[0])
     command += "" if port == 5000 else f" --port {port}"
     tool, text = f"redis-cli -p {port}", f"nc 127.0.0.1 {port}"
+    if ring.shape.tls:
+        files = _short(ring.tls_directory)
+        command += f" --ca {files}/ca.pem --user admin --password-file {files}/admin.password"
+        tool += f" --tls --cacert {files}/ca.pem --user admin --askpass"
+        text = f"openssl s_client -quiet -CAfile {files}/ca.pem 127.0.0.1:{port}"
     width = max(len(command), len(tool), len(text))
     console.print(
         f"\n[bold green]{'The ring was up already' if already else 'The ring is up'}[/] on 127.0.0.1:{port}. "
         "Connect with\n"
         f"  {command:{width}}   an interactive prompt (make cli)\n"
         f"  {tool:{width}}   or any Redis client\n"
-        f"  {text:{width}}   plain text: PUT key value, GET key, DELETE key, HELP, EXIT\n"
+        f"  {text:{width}}   plain text: {'AUTH admin password, ' if ring.shape.tls else ''}PUT key value, GET key, DELETE key, HELP, EXIT\n"
         f"Logs and data are in {_short(ring.directory)}.",
         soft_wrap=True,
     )

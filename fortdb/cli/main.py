@@ -8,11 +8,14 @@ no more than Python's own start.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
+from fortdb.cli.access import choose_access
 from fortdb.cli.failures import EXIT_CODES_HELP, Failed, failed
 from fortdb.cli.settings import Settings, choose_address
 from fortdb.client import PORT_DEFAULT
@@ -36,6 +39,7 @@ COMMANDS = {
     "local": "fortdb.cli.local",
     "ring": "fortdb.cli.ring",
     "config": "fortdb.cli.config",
+    "user": "fortdb.cli.user",
     "endpoint": "fortdb.cli.endpoint",
     "torture": "fortdb.cli.torture",
     "node": "fortdb.cli.serve",
@@ -100,7 +104,31 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
     show_default=True,
     help="The router's port.",
 )
-@click.option("--url", envvar="FORTDB_URL", help="The router as fortdb://host:port; before host and port.")
+@click.option(
+    "--url",
+    envvar="FORTDB_URL",
+    help="The router as fortdb://host:port (fortdbs:// with TLS); before host and port.",
+)
+@click.option(
+    "--user",
+    envvar="FORTDB_USER",
+    help="Log in as this user; FORTDB_PASSWORD has the password, or it is asked for.",
+)
+@click.option(
+    "--password-file",
+    envvar="FORTDB_PASSWORD_FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with the password.",
+)
+@click.option(
+    "--tls", envvar="FORTDB_TLS", is_flag=True, help="Speak TLS, and verify the router's certificate."
+)
+@click.option(
+    "--ca",
+    envvar="FORTDB_CA",
+    type=click.Path(dir_okay=False),
+    help="PEM file of the authority that signed it (with TLS). [default: those that the system trusts]",
+)
 @click.option(
     "--ssh", metavar="USER@HOST", help="Go through SSH; host and port are then the router's as HOST sees it."
 )
@@ -115,6 +143,10 @@ def main(
     host: str,
     port: int,
     url: str | None,
+    user: str | None,
+    password_file: Path | None,
+    tls: bool,
+    ca: str | None,
     ssh: str | None,
     timeout_s: float,
     as_json: bool,
@@ -123,12 +155,14 @@ def main(
 
     Without a command: an interactive prompt (or commands from standard input, one a line).
     """
-    address = choose_address(context, host, port, url)
+    address, said = choose_address(context, host, port, url)
+    access = choose_access(context, said, user, password_file, tls, ca)
     if ssh is not None:
         from fortdb.cli.tunnel import SshTarget, Tunnel
 
+        access = replace(access, server_name=address.host)
         address = context.with_resource(Tunnel(SshTarget.parse(ssh), address)).address
-    context.obj = Settings(address, timeout_s, as_json)
+    context.obj = Settings(address, timeout_s, as_json, access)
     if context.invoked_subcommand is None:
         from fortdb.cli.prompt import run
 

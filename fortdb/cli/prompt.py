@@ -40,7 +40,10 @@ def run(settings: Settings) -> int:
 
 def _piped(settings: Settings) -> int:
     session = Session(
-        settings.address, settings.timeout_s, lambda news: click.echo(f"fortdb: {news}", err=True)
+        settings.address,
+        settings.timeout_s,
+        lambda news: click.echo(f"fortdb: {news}", err=True),
+        settings.access,
     )
     any_failed = False
     for line in sys.stdin.buffer:
@@ -61,10 +64,12 @@ def _interactive(settings: Settings) -> int:
 
     from fortdb.cli.completion import CommandCompleter
 
-    session = Session(settings.address, settings.timeout_s, lambda news: click.echo(f"({news})"))
+    session = Session(
+        settings.address, settings.timeout_s, lambda news: click.echo(f"({news})"), settings.access
+    )
     prompt: PromptSession[str] = PromptSession(
         history=_history(),
-        completer=CommandCompleter(settings.address),
+        completer=CommandCompleter(settings.address, settings.access),
         complete_in_thread=True,
         complete_while_typing=False,  # on TAB, as in psql and bash: nothing pops up by itself
         bottom_toolbar=lambda: _toolbar(session),
@@ -139,11 +144,19 @@ def _history() -> History:
     """The history file in the user's state directory, or one in memory if that cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    class _Discreet(FileHistory):
+        """Remembers no line with a password in it."""
+
+        def store_string(self, string: str) -> None:
+            words = string.upper().split()
+            if "AUTH" not in words[:1] and not ("HELLO" in words[:1] and "AUTH" in words):
+                super().store_string(string)
+
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "fortdb"
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = state / "history"
         file.touch(mode=0o600)  # values are typed here
-        return FileHistory(file)
+        return _Discreet(file)
     except OSError:
         return InMemoryHistory()

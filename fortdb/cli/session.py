@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from fortdb.client import Address, Connection, Reply, requests
+from fortdb.client import OPEN, Access, Address, Connection, Reply, requests
 from fortdb.errors import FortError
 
 CONNECT_TIMEOUT_S = 3.0
@@ -18,8 +18,11 @@ CONNECT_TIMEOUT_S = 3.0
 class Session:
     """Asks one command after the other. `tell` gets news of the connection."""
 
-    def __init__(self, address: Address, timeout_s: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float, tell: Callable[[str], None], access: Access = OPEN
+    ) -> None:
         self.address = address
+        self._access = access
         self.latency_ms: float | None = None
         self.answer_is_status = False
         self.in_transaction = False  # between a MULTI and its EXEC
@@ -59,7 +62,7 @@ class Session:
         if self._connection is not None and self._connection.is_usable():
             return self._connection
         self.close()
-        self._connection = Connection(self.address, CONNECT_TIMEOUT_S)
+        self._connection = Connection(self.address, CONNECT_TIMEOUT_S, self._access)
         self.in_transaction = False
         if self._was_connected:
             self._tell(f"the connection was lost; connected to {self.address} again, an open MULTI is gone")

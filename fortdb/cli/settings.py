@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fortdb.client import Address, Client, parse_address, parse_record_id
+from fortdb.client import OPEN, Access, Address, Client, parse_record_id, parse_url
 from fortdb.errors import FortError
 from fortdb.model import RecordId
 
@@ -19,15 +19,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class Settings:
-    """The router to talk to, and how to write answers."""
+    """The router to talk to and as whom, and how to write answers."""
 
     address: Address
     timeout_s: float
     as_json: bool
+    access: Access = OPEN
 
     def client(self) -> Client:
         """A client for one command; used as a context manager."""
-        return Client(self.address.host, self.address.port, timeout_s=self.timeout_s)
+        return Client(self.address.host, self.address.port, access=self.access, timeout_s=self.timeout_s)
 
     def write(self, document: object, text: str) -> None:
         """Print `document` as JSON if asked for, else the text."""
@@ -68,13 +69,14 @@ class Moment(click.ParamType[RecordId | int]):
 MOMENT = Moment()
 
 
-def choose_address(context: click.Context, host: str, port: int, url: str | None) -> Address:
-    """`--url` before `--host` and `--port`, and what was typed before the environment."""
+def choose_address(context: click.Context, host: str, port: int, url: str | None) -> tuple[Address, Access]:
+    """`--url` before `--host` and `--port`, and what was typed before the environment; and what a URL says of
+    how to come in."""
     typed = click.core.ParameterSource.COMMANDLINE
     host_typed = typed in (context.get_parameter_source("host"), context.get_parameter_source("port"))
     if url is None or (host_typed and context.get_parameter_source("url") is not typed):
-        return Address(host, port)
-    return parse_address(url)
+        return Address(host, port), Access()
+    return parse_url(url)
 
 
 def text_of(value: bytes) -> str:

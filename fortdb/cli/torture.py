@@ -88,7 +88,8 @@ def torture(
     )
     with _to_its_end(), _display() as show:
         if remote:
-            torture_remote(options, context.ensure_object(Settings).address, show)
+            settings = context.ensure_object(Settings)
+            torture_remote(options, settings.address, settings.access, show)
         else:
             Torture(options, lambda line: click.echo(line, err=True), show).run()
     context.exit(_judge(directory, report))

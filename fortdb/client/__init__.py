@@ -1,6 +1,7 @@
 """The FortDB client library: `Client`, and the values and errors it hands out."""
 
-from fortdb.client.address import PORT_DEFAULT, Address, parse_address
+from fortdb.client.access import OPEN, Access
+from fortdb.client.address import PORT_DEFAULT, Address, parse_address, parse_url
 from fortdb.client.client import Client
 from fortdb.client.connection import Connection, Reply
 from fortdb.client.failures import Conflict, ConnectionFailed
@@ -20,7 +21,9 @@ from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, WhyFinding, WhyRecord, WhyReplica, WhyRoute
 
 __all__ = [
+    "OPEN",
     "PORT_DEFAULT",
+    "Access",
     "Address",
     "Client",
     "Conflict",
@@ -46,5 +49,6 @@ __all__ = [
     "parse_plan",
     "parse_record_id",
     "parse_ring",
+    "parse_url",
     "read_plan",
 ]

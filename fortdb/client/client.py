@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fortdb.client import records, requests
-from fortdb.client.address import PORT_DEFAULT, Address, parse_address
+from fortdb.client.access import Access
+from fortdb.client.address import PORT_DEFAULT, Address, parse_url
 from fortdb.client.connection import Connection, Exchange, Reply
 from fortdb.client.failures import Conflict
 from fortdb.client.pipeline import Pipeline
@@ -51,7 +52,8 @@ class Client:
     Keys and values are bytes, or text sent as UTF-8; answers are bytes. `timeout_s` bounds a
     whole call, connecting and waiting for a free connection included. Every method may raise
     `ConnectionFailed`, `Unavailable`, `Busy` (not executed: try again), `OutcomeUnknown` (writes
-    only) and `BadRequest`; all are `FortError`.
+    only), `BadRequest`, and where there are users `AuthenticationFailed`, `AuthenticationRequired` and
+    `PermissionDenied`; all are `FortError`.
     """
 
     def __init__(
@@ -60,16 +62,23 @@ class Client:
         port: int = PORT_DEFAULT,
         *,
         url: str | None = None,
+        access: Access | None = None,
         connections_max: int = 16,
         timeout_s: float = 15.0,
         connect_timeout_s: float = 3.0,
     ) -> None:
-        """Connects on first use. `url` (`fortdb://host:port`) stands instead of host and port."""
+        """Connects on first use. `url` (`fortdb://host:port`, or `fortdbs://user:password@host:port` for TLS)
+        stands instead of host and port; `access` says who comes and how, and stands before what the URL
+        says of it. Raises `BadRequest` or `ConfigError` for what cannot be right."""
         if timeout_s <= 0 or connect_timeout_s <= 0:
             raise BadRequest("timeout_s and connect_timeout_s must be above 0")
-        self.address = Address(host, port) if url is None else parse_address(url)
+        self.address, said = (Address(host, port), Access()) if url is None else parse_url(url)
+        self._access = access if access is not None else said
+        context = self._access.context()
         self._timeout_s = timeout_s
-        self._pool = Pool(lambda: Connection(self.address, connect_timeout_s), connections_max)
+        self._pool = Pool(
+            lambda: Connection(self.address, connect_timeout_s, self._access, context), connections_max
+        )
 
     def __enter__(self) -> Self:
         return self

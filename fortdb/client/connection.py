@@ -6,6 +6,9 @@ fetched. Nothing is raised for a broken connection: `Exchange` tells how many re
 many bytes were handed to the kernel, because only the caller knows which commands are safe to
 send again. A command whose last byte was never sent cannot have been executed.
 
+Over TLS (`ssl.SSLSocket`) a record counts as sent when the kernel has all of it, and of a record that
+was cut the other side understands nothing, so the same holds.
+
 A connection is used by one thread at a time; `pool.py` sees to that.
 """
 
@@ -13,15 +16,18 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 import hiredis
 
+from fortdb.client.access import OPEN, Access
 from fortdb.client.address import Address
 from fortdb.client.failures import ConnectionFailed, error_from_reply
 from fortdb.errors import FortError, ProtocolError
+from fortdb.protocol.resp import pack
 
 Reply = bytes | int | None | FortError | list["Reply"]
 """RESP2 in Python: a status and a bulk string are both bytes; an error is a `FortError` value."""
@@ -30,6 +36,7 @@ RECEIVE_BYTES = 64 * 1024
 KEEPALIVE_IDLE_S = 60  # below the 350 s after which NAT gateways forget a silent connection
 
 _INCOMPLETE = object()
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,15 @@ class Exchange:
 class Connection:
     """A connected socket and its parser. Closed for good after the first failure."""
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
-        """Connect within `timeout_s`; raises `ConnectionFailed`."""
+    def __init__(
+        self,
+        address: Address,
+        timeout_s: float,
+        access: Access = OPEN,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Connect and log in within `timeout_s`; raises `ConnectionFailed` and `AuthenticationFailed`.
+        `context`: of `access`, which makes one if it is not given."""
         self.address = address
         self.first_byte = b""
         """Of the latest exchange: `+` tells a status from a bulk string, which the parsed value
@@ -58,15 +72,24 @@ class Connection:
         self._reader = hiredis.Reader(
             protocolError=ProtocolError, replyError=error_from_reply, notEnoughData=_INCOMPLETE
         )
-        try:
-            self._socket = socket.create_connection((address.host, address.port), timeout_s)
-        except OSError as error:
-            raise ConnectionFailed(f"cannot connect to {address}: {_reason(error)}") from error
+        deadline_s = monotonic() + timeout_s
+        self._socket = _connected(address, timeout_s, access, context or access.context())
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        if access.login is not None:
+            self._log_in(access.login, deadline_s)
+
+    def _log_in(self, login: list[bytes], deadline_s: float) -> None:
+        exchange = self.exchange([pack(login)], deadline_s)
+        failure = exchange.failure or next(
+            (reply for reply in exchange.replies if isinstance(reply, FortError)), None
+        )
+        if failure is not None:
+            self.close()
+            raise failure
 
     def is_usable(self) -> bool:
         """Whether the server has kept an idle connection open; a look, without waiting.
@@ -76,8 +99,11 @@ class Connection:
         if self.closed:
             return False
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket.recv(1)  # what TLS says to itself is no sign of an end
+            else:
+                self._socket.recv(1, socket.MSG_PEEK)
+        except _NOT_NOW:
             return True
         except OSError:
             return False
@@ -115,12 +141,13 @@ class Connection:
 
     def _send(self, payload: memoryview) -> int:
         """Bytes that the kernel took; 0 when its buffer is full or nothing is left."""
-        if not payload:
-            return 0
+        sent = 0
         try:
-            return self._socket.send(payload)
-        except BlockingIOError:
-            return 0
+            while sent < len(payload):
+                sent += self._socket.send(payload[sent:])
+        except _NOT_NOW:
+            pass
+        return sent
 
     def _wait(self, for_writing: bool, deadline_s: float) -> bool:
         """Wait until something can be read (or written); False when the deadline has passed."""
@@ -132,7 +159,7 @@ class Connection:
         """Append the replies that what has arrived completes."""
         try:
             data = self._socket.recv(RECEIVE_BYTES)
-        except BlockingIOError:
+        except _NOT_NOW:
             return
         if not data:
             raise ConnectionResetError("the server closed it")
@@ -142,7 +169,33 @@ class Connection:
             replies.append(reply)
 
 
+def _connected(
+    address: Address, timeout_s: float, access: Access, context: ssl.SSLContext | None
+) -> socket.socket:
+    try:
+        plain = socket.create_connection((address.host, address.port), timeout_s)
+    except OSError as error:
+        raise ConnectionFailed(f"cannot connect to {address}: {_reason(error)}") from error
+    if context is None:
+        return plain
+    try:
+        return context.wrap_socket(plain, server_hostname=access.server_name or address.host)
+    except OSError as error:
+        plain.close()
+        raise ConnectionFailed(f"no TLS with {address}: {_reason(error)}{_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "; name the authority that signed its certificate (--ca), and the host as the certificate does"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "; does it speak TLS at all? Without it the address begins with fortdb://"
+    return ""
+
+
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
     if isinstance(error, socket.gaierror):
         return "the host name is not known"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

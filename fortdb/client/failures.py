@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from fortdb.errors import (
     Answer,
+    AuthenticationFailed,
+    AuthenticationRequired,
     BadRequest,
     Busy,
     CrossPartition,
@@ -19,6 +21,7 @@ from fortdb.errors import (
     NotEnoughReplicas,
     NotLeader,
     OutcomeUnknown,
+    PermissionDenied,
     ProtocolError,
     StorageFailed,
     StoreConflict,
@@ -54,6 +57,9 @@ _CLASSES: dict[str, type[FortError]] = {
     "CROSSSLOT": CrossPartition,
     "EXECABORT": Discarded,
     "WRONGTYPE": WrongType,
+    "NOAUTH": AuthenticationRequired,
+    "WRONGPASS": AuthenticationFailed,
+    "NOPERM": PermissionDenied,
 }
 
 _PROTOCOL_ERROR = "Protocol error"

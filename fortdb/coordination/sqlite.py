@@ -41,7 +41,7 @@ WATCH_BATCH_EVENTS = 1_000  # delivered at once, so that a long replay is not he
 _APPLICATION_ID = 0x464F5254  # "FORT", in the file's header
 _FORMAT = 1
 
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER)
     WITHOUT ROWID;
 CREATE INDEX entries_by_lease ON entries (lease) WHERE lease IS NOT NULL;
@@ -50,9 +50,8 @@ CREATE TABLE leases (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL, ends_ms IN
 CREATE TABLE counter (revision INTEGER NOT NULL);
 CREATE TABLE events (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB);
 INSERT INTO counter VALUES (0);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_FORMAT};
 """
+_SCHEMA += f"PRAGMA application_id = {_APPLICATION_ID};\nPRAGMA user_version = {_FORMAT};\n"
 
 
 class SqliteStore:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -24,10 +25,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fortdb.client import Client, RingStatus
+from fortdb.access.passwords import hash_password
+from fortdb.client import Access, Client, RingStatus
 from fortdb.client.health import Level, health_of
 from fortdb.errors import ConfigError, FortError, Unavailable
+from fortdb.local.authority import Authority
 from fortdb.local.place import HERE, Place
+from fortdb.net.security import UNPROTECTED, is_loopback
 
 CLIENT_PORT = 5000
 STOP_S_MAX = 20.0  # a drain takes up to DRAIN_MS_MAX
@@ -36,13 +40,20 @@ _LOOK_AGAIN_S = 0.05
 _ZONES = ("zone-a", "zone-b", "zone-c")
 _LOCAL_STORAGE = {"cache_bytes": 64 << 20, "memtable_bytes": 16 << 20, "disk_free_bytes_min": 256 << 20}
 
+_ADMIN = """# The users of this ring; docs/security.md explains the file.
+[admin]
+passwords = ["{line}"]
+commands = ["read", "write", "scan", "view", "admin"]
+keyspaces = ["*"]
+"""
+
 Settings = Mapping[str, Mapping[str, object]]
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of what a ring consists. Ports count up from `port`: routers at `port`, nodes' clients, peers and
+    """Of what a ring consists; with `tls`, certificates and a user `admin` too. Ports count up from `port`: routers at `port`, nodes' clients, peers and
     status ports at 100, 200 and 300 above, routers' status ports at 400 above."""
 
     nodes: int = 3
@@ -51,6 +62,7 @@ class Shape:
     port: int = CLIENT_PORT
     etcd: tuple[str, ...] = ()
     cluster: str = "local"
+    tls: bool = False
     node_settings: Settings = field(default_factory=dict)
     router_settings: Settings = field(default_factory=dict)
 
@@ -213,7 +225,21 @@ class LocalRing:
     def client(self, router: int = 0, **options: Any) -> Client:
         """A client of a router."""
         name = self.shape.router_names[router]
+        options.setdefault("access", self.access)
         return Client(self.place(name).host, self.ports(name)["client"], **options)
+
+    @property
+    def tls_directory(self) -> Path:
+        """Where the authority, the certificates, users.toml and admin's password are, if the shape says TLS."""
+        return self.directory / "tls"
+
+    @property
+    def access(self) -> Access:
+        """How its clients come in."""
+        if not self.shape.tls:
+            return Access()
+        password = (self.tls_directory / "admin.password").read_text()
+        return Access("admin", password, tls=True, ca=str(self.tls_directory / "ca.pem"))
 
     def up(self, progress: Progress = lambda step: None) -> RingStatus:
         """Start what does not run, give a new ring its first layout, wait until all is well.
@@ -231,6 +257,8 @@ class LocalRing:
         starting = [process for process in self.processes.values() if process.pid is None]
         self._check_ports(starting)
         self._shape_path.write_text(json.dumps(asdict(self.shape), indent=2) + "\n")
+        if self.shape.tls:
+            self._protect()
         for process in starting:
             process.directory.mkdir(exist_ok=True)
             process.config_path.write_text(_toml(self._configuration(process.name)))
@@ -244,6 +272,23 @@ class LocalRing:
                 client.apply_layout(client.plan_layout(partitions=self.shape.partitions))
             progress("waiting until every partition is led and in sync")
             return self._wait(client, starting, lambda ring: health_of(ring).level is Level.HEALTHY)
+
+    def _protect(self) -> None:
+        """Make the certificates and the user that are not there yet."""
+        directory = self.tls_directory
+        authority = Authority(directory)
+        for name in self.processes:
+            if not (directory / f"{name}.pem").exists():
+                authority.issue(name, ("localhost", self.place(name).host))
+        users = directory / "users.toml"
+        if not users.exists():
+            password = secrets.token_urlsafe()
+            for path, text in (
+                (directory / "admin.password", password),
+                (users, _ADMIN.format(line=hash_password(password))),
+            ):
+                path.touch(mode=0o600)
+                path.write_text(text)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -301,7 +346,7 @@ class LocalRing:
             raise ConfigError(f"{self._shape_path} cannot be understood: {error}") from None
         if asked is None:
             return found
-        for name in ("cluster", "port", "partitions"):
+        for name in ("cluster", "port", "partitions", "tls"):
             if getattr(asked, name) != getattr(found, name):
                 raise ConfigError(
                     f"the ring in {self.directory} has {name} {getattr(found, name)}, not "
@@ -355,6 +400,17 @@ class LocalRing:
             config["zone"] = _ZONES[(shape.node_names.index(name)) % len(_ZONES)]
             config["data_dir"] = str(self.directory / name / "data")
             config["storage"] = dict(_LOCAL_STORAGE)
+        if not is_loopback(self.place(name).host):
+            config["security"] = {"unprotected": UNPROTECTED}
+        if shape.tls:
+            directory = self.tls_directory
+            pem = {
+                "cert": directory / f"{name}.pem",
+                "key": directory / f"{name}.key",
+                "ca": directory / "ca.pem",
+            }
+            config["tls"] = {key: str(path) for key, path in pem.items()}
+            config["security"] = {"users": str(directory / "users.toml")}
         for section, values in (shape.node_settings if "zone" in config else shape.router_settings).items():
             config.setdefault(section, {}).update(values)
         return config

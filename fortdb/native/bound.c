@@ -7,7 +7,7 @@ Bound bound[CLASSES] = {
     [OUTBOX] = {"Outbox", {"dirty"}},
     [STREAM] = {"Stream",
                 {"outbox", "descriptor", "is_open", "unsent_bytes", "queued_bytes", "output", "is_dirty",
-                 "events", "is_paused", "is_closing", "is_last_output"}},
+                 "events", "is_paused", "is_closing", "is_last_output", "is_secured", "socket"}},
     [CLIENT] = {"ClientConnection",
                 {"slots", "reply_bytes", "window", "held_bytes", "taken_bytes", "last_active_ms", "tail",
                  "is_special", "way"}},

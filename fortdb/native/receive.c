@@ -3,6 +3,36 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+/* What TLS has decrypted. Whatever is wrong, it says once more to the long way, which asks it again. */
+static ssize_t
+receive_secured(PyObject *stream, uint8_t *to)
+{
+    PyObject *data =
+        PyObject_CallMethod(slot_of(stream, STREAM, STREAM_SOCKET), "recv", "i", (int)RECEIVE_BYTES);
+    if (data == NULL) {
+        int is_empty = PyErr_ExceptionMatches(PyExc_BlockingIOError);
+        if (!PyErr_ExceptionMatches(PyExc_OSError))
+            return -2;
+        PyErr_Clear();
+        return is_empty ? 0 : -1;
+    }
+    ssize_t size = PyBytes_Check(data) && PyBytes_GET_SIZE(data) <= RECEIVE_BYTES ? PyBytes_GET_SIZE(data) : 0;
+    if (size > 0)
+        memcpy(to, PyBytes_AS_STRING(data), (size_t)size);
+    Py_DECREF(data);
+    return size > 0 ? size : -1;
+}
+
+static ssize_t
+receive_plain(PyObject *stream, uint8_t *to)
+{
+    int descriptor = (int)number_at(stream, STREAM, STREAM_DESCRIPTOR);
+    ssize_t received = recv(descriptor, to, RECEIVE_BYTES, MSG_DONTWAIT);
+    if (received <= 0)
+        return received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -1;
+    return received;
+}
+
 ssize_t
 receive_behind(PyObject *stream, Class cls, int tail_field, uint8_t **buffer)
 {
@@ -13,12 +43,14 @@ receive_behind(PyObject *stream, Class cls, int tail_field, uint8_t **buffer)
         return -1;
     }
     *buffer = own_buffer;
-    int descriptor = (int)number_at(stream, STREAM, STREAM_DESCRIPTOR);
     PyObject *tail = slot_of(stream, cls, tail_field);
     size_t kept = (size_t)PyBytes_GET_SIZE(tail);
-    ssize_t received = recv(descriptor, own_buffer + kept, RECEIVE_BYTES, MSG_DONTWAIT);
+    ssize_t received = is_true_at(stream, STREAM, STREAM_IS_SECURED) ? receive_secured(stream, own_buffer + kept)
+                                                                     : receive_plain(stream, own_buffer + kept);
+    if (received == -2)
+        *buffer = NULL; /* a defect, raised as it is */
     if (received <= 0)
-        return received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -1;
+        return received;
     if (kept > 0) {
         memcpy(own_buffer, PyBytes_AS_STRING(tail), kept);
         PyObject *empty = PyBytes_FromStringAndSize("", 0);

@@ -47,7 +47,7 @@ is_plain(PyObject *stream)
 {
     PyObject *output = slot_of(stream, STREAM, STREAM_OUTPUT);
     return is_true_at(stream, STREAM, STREAM_IS_OPEN) && PyList_CheckExact(output) && PyList_GET_SIZE(output) > 0
-           && !is_true_at(stream, STREAM, STREAM_IS_LAST_OUTPUT)
+           && !is_true_at(stream, STREAM, STREAM_IS_LAST_OUTPUT) && !is_true_at(stream, STREAM, STREAM_IS_SECURED)
            && number_at(stream, STREAM, STREAM_UNSENT_BYTES) == 0
            && (number_at(stream, STREAM, STREAM_EVENTS) & EPOLLOUT) == 0;
 }

@@ -3,20 +3,20 @@
 Requests are executed in the order in which they come; answers may become ready in any order and are
 sent in the order of the requests (`Slot`). A connection that has too many unanswered requests, or
 does not read its answers, is not read from until that changes, so one client's greed costs the
-others nothing.
+others nothing. Where there are users, a `Gate` is asked before each command.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 
+from fortdb.access.users import User
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.limits import (
     INPUT_SOFT_BYTES,
@@ -24,11 +24,15 @@ from fortdb.limits import (
     OUTPUT_SOFT_BYTES,
     OUTPUT_STUCK_MS,
     PENDING_COMMANDS_MAX,
+    STRANGER_BYTES_MAX,
+    STRANGER_MS_MAX,
 )
 from fortdb.native import bind
+from fortdb.net.gate import Gate
 from fortdb.net.gather import Completes, Gather, Part
 from fortdb.net.loop import Loop
 from fortdb.net.stream import Listener, Outbox, Stream, Way
+from fortdb.net.tls import Handshakes, Transport
 from fortdb.protocol.commands import (
     Command,
     CommandKind,
@@ -106,17 +110,22 @@ class ClientConnection(Stream):
 
     __slots__ = (
         *("session", "last_active_ms", "slots", "held_bytes", "taken_bytes", "reply_bytes", "window"),
-        *("tail", "is_special", "way", "_front", "_parser", "_backlog", "_awaited"),
+        *("tail", "is_special", "way", "user", "credential", "is_waiting", "began_ms"),
+        *("_front", "_parser", "_backlog", "_awaited"),
     )
 
-    def __init__(self, front: Front, connection: socket.socket, address: str) -> None:
+    def __init__(self, front: Front, connection: Transport, address: str) -> None:
         super().__init__(front.loop, front.outbox, connection)
         self.session = Session(next(front.numbers), address)
         self.last_active_ms = front.loop.now_ms
         self.slots: deque[Slot] = deque()
         self.tail = b""  # the beginning of a request that the short way has read
         self.is_special = True  # what comes next needs the parser: at first, it decides how the client speaks
-        self.way = front.way
+        self.way = front.way if front.gate is None else None
+        self.user: User | None = None  # who has logged in
+        self.credential = ""  # with which of its password hashes
+        self.is_waiting = False  # for a password to be verified
+        self.began_ms = front.loop.now_ms
         self._front = front
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
@@ -135,6 +144,31 @@ class ClientConnection(Stream):
         """What arrived, as far as it was not answered the short way."""
         self._backlog.extend(self._parser.feed(data))
         self._work()
+        if self.user is None and self._front.gate is not None and self.is_open:
+            self._bound_stranger()
+
+    def _bound_stranger(self) -> None:
+        """Nobody makes this process keep much before a login."""
+        if self._parser.unfinished_bytes > STRANGER_BYTES_MAX and not (self.is_waiting or self.is_closing):
+            self.reply(ProtocolError("unauthenticated command is too long").wire())
+            self.quit()
+
+    @property
+    def host(self) -> str:
+        """The other side's address without its port."""
+        return self.session.address.rpartition(":")[0]
+
+    def go_way(self, way: Way | None) -> None:
+        """Take the short way from now on, or leave it."""
+        self.way = way
+        if way is None and self.tail:
+            tail, self.tail = self.tail, b""
+            self._backlog.extend(self._parser.feed(tail))  # the beginning of a request: it makes none
+
+    def go_on(self) -> None:
+        """A login is over: execute what came behind it."""
+        if self.is_open and not self.is_closing:
+            self._work()
 
     def slot(self) -> Slot:
         """A new place at the end of this connection's answers."""
@@ -186,6 +220,8 @@ class ClientConnection(Stream):
     def _is_full(self) -> bool:
         """Whether to ask for no more on behalf of this client. The answers under way are counted as being
         as large as those before: a pipeline of small reads is long, one of large values short."""
+        if self.is_waiting:
+            return True
         if self.queued_bytes + self.held_bytes > OUTPUT_SOFT_BYTES:
             return True
         pending = len(self.slots)
@@ -205,7 +241,9 @@ class ClientConnection(Stream):
                 self.reply(request.wire())
                 if isinstance(request, ProtocolError):
                     self.quit()
-        self.is_special = bool(backlog) or self._has_order() or not self._parser.is_between_arrays
+        self.is_special = (
+            bool(backlog) or self._has_order() or self.is_waiting or not self._parser.is_between_arrays
+        )
         if self.is_paused and self.is_open:
             self.resume()
 
@@ -255,6 +293,8 @@ class Front:
         connections_max: int,
         idle_ms_max: int,
         way: Callable[[list[int]], Way | None] = lambda counts: None,
+        gate: Gate | None = None,
+        handshakes: Handshakes | None = None,
     ) -> None:
         self.loop = loop
         self.outbox = outbox
@@ -268,13 +308,18 @@ class Front:
         self.way = way(self.plain_counts)
         self.connections_max = connections_max
         self.idle_ms_max = idle_ms_max
-        self.listener = Listener(loop, host, port, "client.port", self._accept)
+        self.gate = gate
+        if gate is not None:
+            gate.front = self
+        self.listener = Listener(loop, host, port, "client.port", self._accept, handshakes)
         loop.call_every(_SWEEP_MS, self._sweep)
 
     def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
         """One command of one client."""
         self.commands_total += 1
         command, session = lookup(args[0]), connection.session
+        if self.gate is not None and self.gate.stops(connection, command, args):
+            return
         if command is None:
             self._refuse(connection, unknown_command(args))
         elif (wrong := check_arity(command, args)) is not None:
@@ -300,13 +345,14 @@ class Front:
             elif command.name == "EXEC":
                 self._execute_all(connection)
             else:
-                connection.reply(self._answer(connection, args))
+                connection.reply(self.session_reply(connection, args))
         except FortError as error:
             connection.reply(error.wire())
         if connection.session.quitting:
             connection.quit()
 
-    def _answer(self, connection: ClientConnection, args: list[bytes]) -> bytes:
+    def session_reply(self, connection: ClientConnection, args: list[bytes]) -> bytes:
+        """The answer to a command of kind SESSION."""
         return answer(connection.session, args, self._service.information, self._service.settings)
 
     def _watch(self, connection: ClientConnection, keys: list[bytes]) -> None:
@@ -331,6 +377,8 @@ class Front:
     def _execute_all(self, connection: ClientConnection) -> None:
         """EXEC: one request for all that concerns the data; the connection answers the rest by itself."""
         queued, watched = connection.session.end_transaction()
+        if self.gate is not None and self.gate.stops_transaction(connection, queued):
+            return
         bundle = Bundle([one.args for one in queued if not one.is_local], watched)
         if not bundle.commands and not watched:
             connection.reply(array(self._answer_local(connection, queued)))
@@ -344,7 +392,7 @@ class Front:
         self._service.transact(Gather(connection.awaited_slot(), 1, joined).part(0), bundle)
 
     def _answer_local(self, connection: ClientConnection, queued: list[Queued]) -> list[bytes]:
-        return [self._answer(connection, one.args) for one in queued if one.is_local]
+        return [self.session_reply(connection, one.args) for one in queued if one.is_local]
 
     def stop_listening(self) -> None:
         """Take no new clients; those who are here go on."""
@@ -361,7 +409,7 @@ class Front:
         """Called by a connection."""
         self.connections.discard(connection)
 
-    def _accept(self, connection: socket.socket, address: str) -> None:
+    def _accept(self, connection: Transport, address: str) -> None:
         self.connections_total += 1
         if len(self.connections) >= self.connections_max:
             self.refused_total += 1
@@ -382,6 +430,12 @@ class Front:
                     unsent=connection.unsent_bytes,
                 )
                 connection.close("does not read its answers")
+            elif (
+                self.gate is not None
+                and connection.user is None
+                and now_ms - connection.began_ms > STRANGER_MS_MAX
+            ):
+                connection.close("has not logged in")
             elif (
                 self.idle_ms_max
                 and not connection.slots

@@ -14,8 +14,10 @@ def front_metrics(front: Front, requests: Mapping[str, int], errors: Mapping[str
     """Requests, errors and connections."""
     total = CounterMetricFamily("fortdb_requests", "Requests received", labels=["command"])
     gets, sets = front.plain_counts
-    requests = {**requests, "GET": requests.get("GET", 0) + gets, "SET": requests.get("SET", 0) + sets}
-    for command, count in requests.items():
+    counts = dict(requests)
+    for command, short in (("GET", gets), ("SET", sets)):
+        counts[command] = counts.get(command, 0) + short
+    for command, count in counts.items():
         total.add_metric([command.lower()], count)
     yield total
     failed = CounterMetricFamily("fortdb_request_errors", "Requests answered with an error", labels=["code"])

@@ -2,7 +2,7 @@
 
 `Link` is the side that dials and keeps dialling; `Peer` is the side that was dialled. Who the other
 is (its name and the life of its process) is known from the greeting on; nothing else is accepted
-before it.
+before it. With TLS both show a certificate, and the name in the greeting must be one that it names.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fortdb.limits import PEER_OUTPUT_BYTES
 from fortdb.native import bind
 from fortdb.net.loop import WRITE, Loop
 from fortdb.net.stream import Outbox, Stream, Way
+from fortdb.net.tls import Context, Handshake, TlsSocket, Transport
 from fortdb.replication.messages import (
     PROTOCOL_VERSION,
     FrameReader,
@@ -84,13 +85,13 @@ bind(Greeting)
 class FrameStream(Stream):
     """A connection on which frames arrive, the greeting first."""
 
-    __slots__ = ("_cluster", "_frames", "_reader", "is_special", "other", "tail", "way")
+    __slots__ = ("_cluster", "_frames", "_names", "_reader", "is_special", "other", "tail", "way")
 
     def __init__(
         self,
         loop: Loop,
         outbox: Outbox,
-        connection: socket.socket,
+        connection: Transport,
         cluster: str,
         way: Way | None,
     ) -> None:
@@ -101,6 +102,7 @@ class FrameStream(Stream):
         self.tail = b""  # the beginning of a frame that the short way has read
         self.is_special = True  # what comes next needs the long way: at first, it is the greeting
         self._cluster = cluster
+        self._names = connection.names if isinstance(connection, TlsSocket) else None
         self._reader = FrameReader()
         self._frames: deque[tuple[int, bytes]] = deque()
         self.way = way
@@ -133,8 +135,7 @@ class FrameStream(Stream):
                 if self.other is not None:
                     self.heard(kind, body)
                 elif kind == Type.HELLO:
-                    self.other = Greeting.decode(body, self._cluster)
-                    self.greeted(self.other)
+                    self._hear_greeting(body)
                 else:
                     raise BadRequest(f"frame of type {kind} before the greeting")
         except BadRequest as error:
@@ -143,6 +144,14 @@ class FrameStream(Stream):
         self.is_special = bool(frames) or self.other is None or not self._reader.is_between_frames
         if self.is_paused and self.is_open:
             self.resume()
+
+    def _hear_greeting(self, body: bytes) -> None:
+        other = Greeting.decode(body, self._cluster)
+        if self._names is not None and other.name not in self._names:
+            known = ", ".join(sorted(self._names)) or "nobody"
+            raise BadRequest(f"calls itself {other.name!r} with a certificate for {known}")
+        self.other = other
+        self.greeted(other)
 
     def _refuse(self, error: BadRequest) -> None:
         log.warning("peer_refused", reason=str(error), peer=self.other.name if self.other else "")
@@ -168,7 +177,7 @@ class Peer(FrameStream):
         self,
         loop: Loop,
         outbox: Outbox,
-        connection: socket.socket,
+        connection: Transport,
         own: Greeting,
         heard: Callable[[Peer, int, bytes], None],
         closed: Callable[[Peer], None],
@@ -194,7 +203,7 @@ class _Dialled(FrameStream):
 
     __slots__ = ("_connecting", "_link")
 
-    def __init__(self, link: Link, connection: socket.socket) -> None:
+    def __init__(self, link: Link, connection: Transport) -> None:
         super().__init__(link.loop, link.outbox, connection, link.own.cluster, link.way)
         self._link = link
         self._connecting = True
@@ -247,7 +256,9 @@ class Link:
         down: Callable[[Link], None],
         heard: Callable[[Link, int, bytes], None],
         way: Way | None = None,
+        secure: Context | None = None,
     ) -> None:
+        """With `secure`, TLS comes first."""
         self.loop = loop
         self.outbox = outbox
         self.own = own
@@ -259,6 +270,9 @@ class Link:
         self._up = up
         self._down = down
         self.stream: _Dialled | None = None
+        self._secure = secure
+        self._handshake: Handshake | None = None
+        self._not_secured_why = ""
         self._attempts = 0
         self._closed = False
         self._dial()
@@ -279,19 +293,19 @@ class Link:
         if address != self.address:
             self.address = address
             self._attempts = 0
-            if self.stream is not None:
-                self.stream.close("moved")
+            self.break_off("moved")
 
     def close(self) -> None:
         """Hang up for good."""
         self._closed = True
-        if self.stream is not None:
-            self.stream.close("closed")
+        self.break_off("closed")
 
     def break_off(self, reason: str) -> None:
         """Hang up and dial again: the other side has stopped answering."""
         if self.stream is not None:
             self.stream.close(reason)
+        elif self._handshake is not None:
+            self._handshake.fail(reason)
 
     def greeted(self, stream: _Dialled, other: Greeting) -> None:
         """Called by the connection."""
@@ -299,6 +313,7 @@ class Link:
             raise BadRequest(f"{self.address} is {other.name!r}, not {self.name!r}")
         self.is_up = True
         self._attempts = 0
+        self._not_secured_why = ""
         log.info("link_up", peer=self.name, address=self.address)
         self._up(self, other)
 
@@ -308,6 +323,8 @@ class Link:
         if was_up:
             log.info("link_down", peer=self.name, address=self.address, reason=reason)
             self._down(self)
+        else:
+            self._tell_once(reason)
         self._dial_later()
 
     def _dial_later(self) -> None:
@@ -317,7 +334,7 @@ class Link:
             self.loop.call_later(delay_ms, self._dial)
 
     def _dial(self) -> None:
-        if self._closed or self.stream is not None:
+        if self._closed or self.stream is not None or self._handshake is not None:
             return
         host, _, port = self.address.rpartition(":")
         connection: socket.socket | None = None
@@ -339,6 +356,34 @@ class Link:
             log.debug("dial_failed", peer=self.name, address=self.address, reason=str(error))
             self._dial_later()
             return
+        if self._secure is None:
+            self._greet(connection)
+        else:
+            self._handshake = Handshake(
+                self.loop,
+                connection,
+                self._secure(),
+                is_server=False,
+                done=self._secured,
+                failed=self._not_secured,
+            )
+
+    def _secured(self, connection: TlsSocket) -> None:
+        self._handshake = None
+        self._greet(connection)
+
+    def _not_secured(self, reason: str) -> None:
+        self._handshake = None
+        self._tell_once(reason)
+        self._dial_later()
+
+    def _tell_once(self, reason: str) -> None:
+        """A certificate that is wrong stays wrong however often this dials."""
+        if self._secure is not None and reason != self._not_secured_why:
+            log.warning("link_not_secured", peer=self.name, address=self.address, reason=reason)
+        self._not_secured_why = reason
+
+    def _greet(self, connection: Transport) -> None:
         stream = self.stream = _Dialled(self, connection)
         self.loop.call_later(
             _GREETING_MS_MAX,

@@ -2,12 +2,13 @@
 
 Health says that the process is in order, readiness that it can serve now; both answer 200 or 503
 with a line of JSON. Metrics are in Prometheus' text format, read from the server's own counters at
-the moment of the scrape, so that the hot path only counts.
+the moment of the scrape, so that the hot path only counts. It asks nobody who he is; with TLS it is HTTPS.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from fortdb.errors import ConfigError
 from fortdb.native import bind
+from fortdb.net.tls import Context
 
 _REQUEST_S_MAX = 5.0  # a scraper that says nothing for so long is cut off
 _BUCKETS_S = (
@@ -82,19 +84,21 @@ class StatusServer:
         health: Callable[[], Health],
         ready: Callable[[], Health],
         metrics: Callable[[], Iterable[Metric]],
+        secure: Context | None = None,
     ) -> None:
-        """Raises `ConfigError` if the address cannot be had."""
+        """With `secure`, over TLS. Raises `ConfigError` if the address cannot be had."""
         self._checks = {"/healthz": health, "/readyz": ready}
         self._families = _Families(metrics)
         handler = type("Handler", (_Handler,), {"status": self})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = _Server((host, port), handler)
         except OSError as error:
             raise ConfigError(
                 f"status.port: cannot listen on {host}:{port}: {error.strerror or error}; "
                 "choose another port or stop the process that holds it"
             ) from None
         self._server.daemon_threads = True
+        self._server.secure = secure
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
 
@@ -129,6 +133,22 @@ class _Families(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._metrics()
+
+
+class _Server(ThreadingHTTPServer):
+    secure: Context | None = None
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """The handshake is left to the thread of the request, whose reads have a bound."""
+        connection, address = super().get_request()
+        if self.secure is not None:
+            connection = self.secure().wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who speaks no HTTP, or no TLS, is no event."""
 
 
 class _Handler(BaseHTTPRequestHandler):

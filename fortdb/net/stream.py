@@ -2,6 +2,9 @@
 
 Output collects during a tick and is sent once at its end (`Outbox.flush`): one system call a
 connection a tick. What the socket does not take stays, and the socket is watched until it does.
+
+Where TLS lies between (`tls.py`), its stand-in takes the socket's place here, and what works on bare
+descriptors (`fortdb.native`) asks it for the bytes instead, told by `is_secured`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from fortdb.errors import ConfigError
 from fortdb.limits import RECEIVE_BYTES
 from fortdb.native import bind, lane
 from fortdb.net.loop import READ, WRITE, Loop
+from fortdb.net.tls import Handshakes, TlsSocket, Transport
 
 Way = tuple[Callable[..., bool], object, list[int] | None]
 """A function in C that reads from a stream and looks after what is plain, or returns False; the service whose
@@ -45,15 +49,17 @@ class Stream:
     __slots__ = (
         *("loop", "outbox", "socket", "descriptor", "is_open", "unsent_bytes", "queued_bytes"),
         *("unsent_since_ms", "output", "is_dirty", "events", "is_paused", "is_closing", "is_last_output"),
+        "is_secured",
     )
 
-    def __init__(self, loop: Loop, outbox: Outbox, connection: socket.socket) -> None:
+    def __init__(self, loop: Loop, outbox: Outbox, connection: Transport) -> None:
         connection.setblocking(False)
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.loop = loop
         self.outbox = outbox
         self.socket = connection
+        self.is_secured = isinstance(connection, TlsSocket)  # the descriptor's bytes are TLS's
         self.descriptor = connection.fileno()
         self.is_open = True
         self.unsent_bytes = 0  # left over after the last flush
@@ -199,10 +205,13 @@ class Listener:
         host: str,
         port: int,
         setting: str,
-        accept: Callable[[socket.socket, str], None],
+        accept: Callable[[Transport, str], None],
+        handshakes: Handshakes | None = None,
     ) -> None:
-        """Raises `ConfigError` naming `setting` when the address cannot be had."""
+        """With `handshakes`, TLS comes first. Raises `ConfigError` naming `setting` when the address cannot
+        be had."""
         self._accept = accept
+        self._handshakes = handshakes
         self.socket = _listen(host, port, setting)
         self.port: int = self.socket.getsockname()[1]
         self._loop = loop
@@ -217,7 +226,11 @@ class Listener:
                 return
             except OSError:
                 return  # out of descriptors: those waiting stay in the kernel's queue
-            self._accept(connection, f"{address[0]}:{address[1]}")
+            name = f"{address[0]}:{address[1]}"
+            if self._handshakes is None:
+                self._accept(connection, name)
+            else:
+                self._handshakes.begin(connection, name, self._accept)
 
     def writable(self) -> None:
         """Never asked for."""
@@ -227,6 +240,8 @@ class Listener:
         if self.socket.fileno() >= 0:
             self._loop.unregister(self.socket.fileno())
             self.socket.close()
+            if self._handshakes is not None:
+                self._handshakes.close()
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:

@@ -7,15 +7,16 @@ here, at the two moments of the tick that the rules allow (before and after the 
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+from hiredis import ProtocolError as HiredisError
 from hiredis import Reader
 
 from fortdb.errors import BadRequest, FortError, StorageFailed
 from fortdb.native import bind, lane
 from fortdb.net.peer import Greeting, Link, Peer
+from fortdb.net.tls import Context, Transport
 from fortdb.node.snapshots import SnapshotInstall
 from fortdb.protocol.commands import INTERNAL, TABLE, Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
@@ -113,12 +114,13 @@ class Links:
         self._followers: dict[str, Link] = {}
         self._incarnations: dict[str, str] = {}  # of followers whose link is up
         self.leaders: dict[str, Peer] = {}  # nodes that dialled us
+        self.secure: Context | None = None  # TLS to followers, if set
         self._reader = Reader()
         self.plain_counts = [0, 0]  # GETs and SETs of routers that went the short way
 
     # --- connections ------------------------------------------------------------------------
 
-    def accept(self, connection: socket.socket, address: str) -> None:
+    def accept(self, connection: Transport, address: str) -> None:
         """A node or a router dialled."""
         service = self._service
         Peer(
@@ -149,6 +151,7 @@ class Links:
                     down=self._link_down,
                     heard=self._heard_follower,
                     way=None if lane is None else (lane.hear_follower, service, None),
+                    secure=self.secure,
                 )
             else:
                 link.readdress(address)
@@ -379,11 +382,15 @@ class Links:
             service.submit_early(request.partition, slot, command, args, identity, request.epoch)
 
     def _parse(self, payload: bytes) -> list[bytes]:
-        self._reader.feed(payload)
-        args = self._reader.gets()
-        if type(args) is not list or not args:
-            self._reader = Reader()
-            raise BadRequest("frame without a whole command")
+        try:
+            self._reader.feed(payload)
+            args = self._reader.gets()
+            b"".join(args)  # a TypeError unless all of them are strings
+        except (HiredisError, TypeError):
+            args = None
+        if type(args) is not list or not args or self._reader.has_data():
+            self._reader = Reader()  # what is left of this one is no part of the next
+            raise BadRequest("frame without a whole command, or with more than one")
         return args
 
 

@@ -20,22 +20,25 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from prometheus_client.metrics_core import Metric
 
 import fortdb
 from fortdb import log as logs
-from fortdb.config import NodeConfig
+from fortdb.config import NodeConfig, certificate_files
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.open import open_store
 from fortdb.coordination.session import Session
 from fortdb.coordination.store import Store
 from fortdb.errors import DiskFull, StorageFailed
 from fortdb.model import ClusterView, NodeRecord, NodeState
+from fortdb.net.certificates import Certificates
 from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.peer import Greeting
 from fortdb.net.process import Latest, on_loop, spare_the_collector
+from fortdb.net.security import Security
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Listener, Outbox
 from fortdb.node.calls import Calls
@@ -60,6 +63,7 @@ def run(config: NodeConfig) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     data_dir = Path(config.data_dir)
     try:
         identity = open_directory(data_dir, config.cluster, config.name)
@@ -96,9 +100,22 @@ class Node:
         self.loop = Loop()
         outbox = Outbox()
         own = Greeting(config.cluster, config.name, identity.incarnation)
+        self.security = Security(
+            self.loop,
+            config.name,
+            certificate_files(config),
+            config.security.users,
+            config.security.audit_file,
+        )
         self.service = NodeService(self.loop, outbox, engine, own, _settings(config))
+        self.service.links.secure = self.security.to_members
         self._peers = Listener(
-            self.loop, config.peer.host, config.peer.port, "peer.port", self.service.links.accept
+            self.loop,
+            config.peer.host,
+            config.peer.port,
+            "peer.port",
+            self.service.links.accept,
+            self.security.accept_members(),
         )
         self._registration = registration(config, identity.incarnation, NodeState.SERVING, "")
         self._store = _open_store(config)
@@ -123,13 +140,16 @@ class Node:
             connections_max=config.client.connections_max,
             idle_ms_max=config.client.idle_ms_max,
             way=clients.way,
+            gate=self.security.gate,
+            handshakes=self.security.accept_clients(),
         )
         self.status = StatusServer(
             config.status.host,
             config.status.port,
             health=lambda: on_loop(self.loop, lambda: Health(True, "serving", ""), _stuck()),
             ready=lambda: on_loop(self.loop, self._ready, _stuck()),
-            metrics=lambda: on_loop(self.loop, lambda: list(node_metrics(self.service, self.front)), []),
+            metrics=lambda: on_loop(self.loop, self._metrics, []),
+            secure=self.security.for_clients,
         )
         self.loop.call_every(_CHECK_DISK_MS, self._check_disk)
 
@@ -138,6 +158,7 @@ class Node:
         self.status.start()
         self.session.start()
         self._when_stopping(stopping)
+        signal.signal(signal.SIGHUP, lambda *_: self.loop.call_soon(self.security.reload))
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
         spare_the_collector()
@@ -173,9 +194,14 @@ class Node:
         self.front.close()
         self.service.links.close()
         self._peers.close()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.security.close()
 
     def _check_disk(self) -> None:
         self.service.check_disk(partial(self._engine.check_room, self._config.storage.disk_free_bytes_min))
+
+    def _metrics(self) -> list[Metric]:
+        return [*node_metrics(self.service, self.front), *self.security.metrics()]
 
     def _ready(self) -> Health:
         service = self.service
@@ -224,12 +250,14 @@ def _stay_failed(
             reason = f"{lack}; {error}"
     log.error("failed", reason=reason, advice=advice)
     failed = Health(False, NodeState.FAILED.value, reason)
+    files = certificate_files(config)
     status = StatusServer(
         config.status.host,
         config.status.port,
         health=lambda: failed,
         ready=lambda: failed,
         metrics=list,
+        secure=Certificates(files, config.name).for_clients if files is not None else None,
     )
     store = _open_store(config)
     session = Session(
@@ -252,7 +280,7 @@ def _stay_failed(
     if start_over:
         log.info("starting_over", reason="the disk has room again")
         # The lock on the directory ends with this program.
-        os.execv(sys.executable, [sys.executable, "-m", "fortdb", *sys.argv[1:]])
+        os.execv(sys.executable, [sys.executable, "-m", "fortdb", *sys.argv[1:]])  # nosec B606 # itself, as it was started
     log.info("stopped", node=config.name)
     return 0
 

@@ -209,9 +209,11 @@ _COMMANDS = (
     Command("UNWATCH", 1, _S, "UNWATCH", "Watch nothing more"),
     Command("ECHO", 2, _S, "ECHO message", "The message"),
     Command("QUIT", -1, _S, "QUIT", "Close the connection"),
-    Command("HELLO", -1, _S, "HELLO [2|3 [SETNAME name]]", "Choose the protocol version"),
+    Command(
+        "HELLO", -1, _S, "HELLO [2|3 [AUTH user password] [SETNAME name]]", "Choose the protocol version"
+    ),
     Command("SELECT", 2, _S, "SELECT 0", "There is one database"),
-    Command("AUTH", -2, _S, "AUTH [user] password", "Refused: no users are configured"),
+    Command("AUTH", -2, _S, "AUTH [user] password", "Log in; refused where no users are configured"),
     Command("RESET", 1, _S, "RESET", "Start the session over"),
     Command(
         "CLIENT",

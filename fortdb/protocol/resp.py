@@ -47,6 +47,7 @@ _LARGE_COUNT = re.compile(rb"\*\d{5}").search
 _LARGE_LENGTH = re.compile(rb"\$\d{7}").search
 _LARGE_OTHER = re.compile(rb"[%~>|]\d{5}").search  # RESP3's maps, sets, pushes, attributes: no commands
 _HEADER_BYTES_MAX = 32
+_TLS_HANDSHAKE = 0x16  # how TLS begins (RFC 8446, 5.1): waiting for the end of such a line would be in vain
 _CRLF = b"\r\n"
 
 
@@ -119,10 +120,17 @@ class RequestParser:
         """Whether the client speaks RESP, and nothing of an unfinished command is held."""
         return self._speaks_text is False and self._unfinished is None
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """What is held of an unfinished command."""
+        return len(self._line) if self._unfinished is None else self._unfinished.size
+
     def feed(self, data: bytes) -> list[Request]:
         """The requests that `data` completes. After a `ProtocolError` feed nothing more."""
         if self._speaks_text is None:
             self._speaks_text = data[0] != 42  # '*'
+            if data[0] == _TLS_HANDSHAKE:
+                return [ProtocolError("this port does not speak TLS")]
         requests: list[Request] = []
         try:
             if self._speaks_text:
@@ -237,6 +245,10 @@ class _Walk:
 
     def __bool__(self) -> bool:
         return len(self._buffer) > 0
+
+    @property
+    def size(self) -> int:
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
         """Take more bytes."""

@@ -373,7 +373,7 @@ def decode_json(body: bytes) -> dict[str, object]:
     """The JSON object in a frame's body. Raises `BadRequest`."""
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"frame is no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise BadRequest("frame is no JSON object")

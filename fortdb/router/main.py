@@ -7,11 +7,12 @@ import threading
 from collections.abc import Mapping
 
 import structlog
+from prometheus_client.metrics_core import Metric
 
 from fortdb import log as logs
 from fortdb.aws.elastic_ip import ElasticIp, Keeper
 from fortdb.clock import steady_ms
-from fortdb.config import RouterConfig
+from fortdb.config import RouterConfig, certificate_files
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.open import open_store
 from fortdb.coordination.session import Session
@@ -21,6 +22,7 @@ from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.process import Latest, on_loop, spare_the_collector
+from fortdb.net.security import Security
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Outbox
 from fortdb.router.admin import Admin
@@ -39,6 +41,7 @@ def run(config: RouterConfig) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     Router(config).serve(stopping)
     log.info("stopped", router=config.name)
     return 0
@@ -60,6 +63,14 @@ class Router:
             lambda: redis_settings(self.front),
             self._information,
         )
+        self.security = Security(
+            self.loop,
+            config.name,
+            certificate_files(config),
+            config.security.users,
+            config.security.audit_file,
+        )
+        self.service.secure = self.security.to_members
         where = config.coordinator
         self._store = open_store(where.address, where.request_ms_max, where.ca, where.cert, where.key)
         views: Latest[ClusterView] = Latest(self.loop, self.service.see)
@@ -74,6 +85,8 @@ class Router:
             connections_max=config.client.connections_max,
             idle_ms_max=config.client.idle_ms_max,
             way=self.service.way,
+            gate=self.security.gate,
+            handshakes=self.security.accept_clients(),
         )
         self._keeper = self._elastic_ip(config)
         stuck = Health(False, "stuck", "the server's thread does not answer")
@@ -82,7 +95,8 @@ class Router:
             config.status.port,
             health=lambda: on_loop(self.loop, lambda: Health(True, "serving", ""), stuck),
             ready=lambda: on_loop(self.loop, self._ready, stuck),
-            metrics=lambda: on_loop(self.loop, lambda: list(router_metrics(self.service, self.front)), []),
+            metrics=lambda: on_loop(self.loop, self._metrics, []),
+            secure=self.security.for_clients,
         )
 
     def _elastic_ip(self, config: RouterConfig) -> Keeper | None:
@@ -113,6 +127,7 @@ class Router:
             self.loop.call_soon(self._drain)
 
         threading.Thread(target=wait, name="signals", daemon=True).start()
+        signal.signal(signal.SIGHUP, lambda *_: self.loop.call_soon(self.security.reload))
         log.info("serving", port=self.front.listener.port)
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
@@ -121,6 +136,8 @@ class Router:
         self.front.close()
         for link in self.service.links.values():
             link.close()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.security.close()
         self.session.close(revoke=False)
         self._store.close()
         self.status.close()
@@ -140,6 +157,9 @@ class Router:
                 self.loop.call_later(20, stop_when_idle)
 
         stop_when_idle()
+
+    def _metrics(self) -> list[Metric]:
+        return [*router_metrics(self.service, self.front), *self.security.metrics()]
 
     def _ready(self) -> Health:
         if not self.service.view.revision:

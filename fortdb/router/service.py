@@ -24,6 +24,7 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Link
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox, Way
+from fortdb.net.tls import Context
 from fortdb.protocol.arguments import parse_cursor
 from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
 from fortdb.protocol.resp import pack
@@ -75,6 +76,7 @@ class RouterService:
         self.tokens: TokenMap | None = None
         self.channels: dict[int, Channel] = {}
         self.links: dict[str, Link] = {}
+        self.secure: Context | None = None  # TLS to nodes, if set
         self.administer: Administer = lambda slot, command, args: None
         self.requests_total: dict[str, int] = {}
         self.errors_total: dict[str, int] = {}
@@ -126,6 +128,7 @@ class RouterService:
                     way=None
                     if lane is None
                     else (lane.hear_replies, self, None),  # those that can only mean one thing
+                    secure=self.secure,
                 )
         known = view.layout.nodes if view.layout is not None else {}
         for name in [name for name in self.links if name not in view.nodes and name not in known]:

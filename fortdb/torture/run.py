@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fortdb.client import Address
+from fortdb.client import Access, Address
 from fortdb.errors import ConfigError, FortError
 from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
 from fortdb.local.place import HERE, Place
@@ -332,12 +332,12 @@ class Torture:
         )
 
 
-def torture_remote(options: Options, address: Address, show: Show) -> Findings:
+def torture_remote(options: Options, address: Address, access: Access, show: Show) -> Findings:
     """Clients on a ring of somebody else's, who makes the faults; keys under a prefix, removed afterwards."""
     began_s = time.monotonic()
     _make_room(options.directory)
     findings = Findings(seed=options.seed, seconds=options.seconds, options=["--remote"])
-    door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S)
+    door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S, access)
     with History(options.directory / HISTORY_FILE) as history:
         name = f"torture-{secrets.token_hex(4)}"
         workload = Workload(

@@ -80,7 +80,7 @@ def choose(asked: Sequence[str], missing: dict[Need, str]) -> tuple[list[str], d
 
 def draw(seed: int, seconds: float, names: Sequence[str], cast: Cast) -> list[Step]:
     """The schedule of a seed."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # nosec B311 # drawn again by the same seed
     steps: list[Step] = []
     now_s = _FIRST_S
     while names and now_s < seconds - _LAST_S:

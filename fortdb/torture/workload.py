@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fortdb.client import Client, records
+from fortdb.client import OPEN, Access, Client, records
 from fortdb.client.failures import ConnectionFailed
 from fortdb.errors import Answer, FortError, NotLeader, ProtocolError
 from fortdb.model import Policy
@@ -47,6 +47,11 @@ class Door:
     host: str
     port: int
     timeout_s: float
+    access: Access = OPEN
+
+    def client(self) -> Client:
+        """A client that comes in there, with one connection."""
+        return Client(self.host, self.port, access=self.access, connections_max=1, timeout_s=self.timeout_s)
 
 
 def outcome_of(kind: Kind, error: FortError) -> Outcome:
@@ -110,7 +115,7 @@ class Workload:
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(number, doors[number % len(doors)], random.Random(seed * 1000 + number)),
+                args=(number, doors[number % len(doors)], random.Random(seed * 1000 + number)),  # nosec B311 # drawn again by the same seed
                 name=f"client-{number}",
                 daemon=True,
             )
@@ -135,21 +140,21 @@ class Workload:
 
     def read_all(self, door: Door) -> None:
         """The last word: every key that was ever touched, read once. Raises what a read raises."""
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
-            caller = Caller(self, len(self._threads), door, client, random.Random(0))
+        with door.client() as client:
+            caller = Caller(self, len(self._threads), door, client, random.Random(0))  # nosec B311 # draws nothing
             for key in self.keys.used:
                 caller.read(key)
 
     def remove_all(self, door: Door) -> None:
         """Delete every key that was touched, and the keyspace."""
         keys = list(self.keys.used)
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             for start in range(0, len(keys), 500):
                 client.delete(*keys[start : start + 500])
             client.drop_keyspace(self._keyspace)
 
     def _run(self, number: int, door: Door, chance: random.Random) -> None:
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             caller = Caller(self, number, door, client, chance)
             while not self._stopping.is_set():
                 caller.turn()

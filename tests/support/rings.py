@@ -34,6 +34,7 @@ def running_ring(
     partitions: int = 6,
     node: Mapping[str, Mapping[str, object]] = SMALL,
     router: Mapping[str, Mapping[str, object]] | None = None,
+    tls: bool = False,
 ) -> Iterator[LocalRing]:
     """A healthy ring; every process of it is killed at the end."""
     ring = LocalRing(
@@ -47,6 +48,7 @@ def running_ring(
             cluster=f"test-{os.getpid()}-{next(_numbers)}",
             node_settings=node,
             router_settings=router or {},
+            tls=tls,
         ),
     )
     try:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from fortdb.cli.main import main
 from fortdb.config import describe, load_node, load_router
 from fortdb.errors import ConfigError
+from fortdb.net.security import UNPROTECTED
 
 NODE = 'name = "node-1"\ndata_dir = "/var/lib/fortdb"\n[coordinator]\nsqlite = "/tmp/c.sqlite"\n'
 ROUTER = 'name = "router-1"\n[coordinator]\netcd = ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]\n'
@@ -140,3 +141,50 @@ def test_config_check(file: Path) -> None:
     assert wrong.exit_code != 0
     assert "coordinator.nonsense: no such setting" in wrong.output
     assert CliRunner().invoke(main, ["config", "reference"]).exit_code == 0
+
+
+# --- protection ----------------------------------------------------------------------------------
+
+TLS = '[tls]\ncert = "c"\nkey = "k"\nca = "a"\n'
+USERS = '[security]\nusers = "u"\n'
+SENTENCE = f'[security]\nunprotected = "{UNPROTECTED}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("", ""),
+        ('[client]\nhost = "localhost"\n', ""),
+        ('[client]\nhost = "::1"\n', ""),
+        ('[client]\nhost = "127.1.2.3"\n', ""),
+        ('[client]\nhost = "0.0.0.0"\n', "[tls] cert, key and ca and [security] users must be given"),
+        (
+            '[client]\nhost = "node.example.org"\n',
+            "[tls] cert, key and ca and [security] users must be given",
+        ),
+        ('[client]\nhost = "::"\n' + TLS, "reached from other machines: [security] users must be given"),
+        (
+            '[client]\nhost = "::"\n' + USERS,
+            "reached from other machines: [tls] cert, key and ca must be given",
+        ),
+        ('[client]\nhost = "::"\n' + TLS + USERS, ""),
+        ('[peer]\nhost = "10.0.0.1"\n', "peer.host (10.0.0.1) can be reached from other machines: [tls]"),
+        ('[peer]\nhost = "10.0.0.1"\n' + TLS, ""),
+        ('[status]\nhost = "10.0.0.1"\n', "status.host (10.0.0.1)"),
+        ('[status]\nhost = "10.0.0.1"\n' + TLS, ""),
+        ('[client]\nhost = "0.0.0.0"\n[peer]\nhost = "0.0.0.0"\n' + SENTENCE, ""),
+        ('[security]\nunprotected = "yes"\n', "be the whole sentence"),
+        ('[tls]\ncert = "c"\n', "give cert, key and ca, or none of them"),
+    ],
+)
+def test_what_others_can_reach_is_protected_or_said_not_to_be(
+    tmp_path: Path, text: str, missing: str
+) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(NODE + text)
+    if not missing:
+        load_node(path, {})
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_node(path, {})
+    assert missing in str(caught.value)

@@ -34,7 +34,7 @@ class Switchover(_InBackground):
     name = "switchover"
 
     def __init__(self, chance: random.Random, cast: Cast) -> None:
-        self._chance = random.Random(chance.getrandbits(32))
+        self._chance = random.Random(chance.getrandbits(32))  # nosec B311 # drawn again by the same seed
         self.seconds = chance.uniform(2.0, 4 * cast.lease_s)
 
     def _run(self, world: World) -> None:

@@ -76,7 +76,7 @@ class Switch:
                 _send(port, packet)
                 continue
             up, loss, delay_s = link
-            if not up or (loss and random.random() < loss):
+            if not up or (loss and random.random() < loss):  # nosec B311 # packets are lost, no secrets made
                 continue
             self._number += 1
             heapq.heappush(self._late, (monotonic() + delay_s, self._number, port, packet))
