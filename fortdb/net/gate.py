@@ -77,6 +77,9 @@ class Gate:
         """Whether a command ends here: it was refused, or it was a login."""
         name = command.name if command is not None else ""
         if name == "AUTH" or (name == "HELLO" and _has_credentials(args)):
+            if connection.session.queue is not None:
+                self._refuse(connection, BadRequest("Command not allowed inside a transaction"), command=name)
+                return True
             self._log_in(connection, args)
             return True
         user = connection.user

@@ -205,7 +205,7 @@ _COMMANDS = (
     Command("MULTI", 1, _S, "MULTI", "Begin a transaction: what follows waits for EXEC"),
     Command("EXEC", 1, _S, "EXEC", "Execute all since MULTI at one moment; nil if a watched key was written"),
     Command("DISCARD", 1, _S, "DISCARD", "Forget what was said since MULTI, and what is watched"),
-    Command("WATCH", -2, _S, "WATCH key [key ...]", "Let EXEC execute nothing if a key is written before it"),
+    Command("WATCH", -2, _S, "WATCH key [key ...]", "Let EXEC execute nothing if a key is written before it", 1, True),
     Command("UNWATCH", 1, _S, "UNWATCH", "Watch nothing more"),
     Command("ECHO", 2, _S, "ECHO message", "The message"),
     Command("QUIT", -1, _S, "QUIT", "Close the connection"),

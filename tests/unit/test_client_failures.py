@@ -69,7 +69,7 @@ def test_code_words_become_classes(reply: str, kind: type[FortError], answer: An
 
 def test_the_message_loses_its_code_word_only_if_the_class_carries_it() -> None:
     assert str(error_from_reply("NOREPLICAS 1 of 2")) == "1 of 2"
-    assert str(error_from_reply("WRONGTYPE a list")) == "WRONGTYPE a list"
+    assert str(error_from_reply("NOSUCHCODE a list")) == "NOSUCHCODE a list"
 
 
 def test_nobody_listens() -> None:
