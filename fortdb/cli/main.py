@@ -127,7 +127,7 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
     "--ca",
     envvar="FORTDB_CA",
     type=click.Path(dir_okay=False),
-    help="PEM file of the authority that signed it (with TLS). [default: those that the system trusts]",
+    help="PEM file of the authority that signed it; implies --tls. [default: those that the system trusts]",
 )
 @click.option(
     "--ssh", metavar="USER@HOST", help="Go through SSH; host and port are then the router's as HOST sees it."

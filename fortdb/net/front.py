@@ -164,6 +164,7 @@ class ClientConnection(Stream):
         if way is None and self.tail:
             tail, self.tail = self.tail, b""
             self._backlog.extend(self._parser.feed(tail))  # the beginning of a request: it makes none
+            self.is_special = True  # whose rest belongs to the parser, too
 
     def go_on(self) -> None:
         """A login is over: execute what came behind it."""

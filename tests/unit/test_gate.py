@@ -256,6 +256,20 @@ def test_changed_rights_count_at_once(node: GuardedNode) -> None:
         assert talk.say(["SET", "a", "3"]) == [b"+OK"]
 
 
+def test_rights_that_come_and_go_lose_nothing_of_a_request(node: GuardedNode) -> None:
+    value = b"*2\r\n$3\r\nGET\r\n$1\r\nb\r\n"  # which is no request here
+    request = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$%d\r\n%b\r\n" % (len(value), value)
+    with logged_in(node, "app", "p-app") as talk:
+        for at in (1, 9, request.index(value), request.index(value) + 1, len(request) - 1):
+            assert talk.say(["SET", "a", "1"]) == [b"+OK"]
+            talk.socket.sendall(request[:at])
+            assert talk.stays_silent(0.01)
+            node.set_users(USERS.replace('["read", "write"]', '["read"]'))
+            node.set_users(USERS)
+            talk.socket.sendall(request[at:] + request)
+            assert [talk.line(), talk.line()] == [b"+OK", b"+OK"]
+
+
 def test_who_is_taken_out_is_hung_up_on_and_others_are_not(node: GuardedNode) -> None:
     with logged_in(node, "app", "p-app") as gone, logged_in(node, "reader", "p-reader") as stays:
         node.set_users(USERS.replace("[app]", "[other]"))
