@@ -24,6 +24,7 @@ from fortdb.errors import (
     StorageFailed,
     StoreConflict,
     Unavailable,
+    WrongType,
 )
 from tests.unit.client_servers import free_port, scripted_server
 
@@ -56,7 +57,8 @@ def wait_for_end(connection: socket.socket) -> None:
         ("IOERR checksum", StorageFailed, Answer.CRASH),
         ("DISKFULL 1 MiB left", DiskFull, Answer.CRASH),
         ("CONFLICT base version 3", StoreConflict, Answer.RETRY),
-        ("WRONGTYPE list", BadRequest, Answer.REFUSE),
+        ("WRONGTYPE list", WrongType, Answer.REFUSE),
+        ("NOSCRIPT 5", BadRequest, Answer.REFUSE),
         ("ERR", BadRequest, Answer.REFUSE),
     ],
 )
@@ -68,7 +70,8 @@ def test_code_words_become_classes(reply: str, kind: type[FortError], answer: An
 
 def test_the_message_loses_its_code_word_only_if_the_class_carries_it() -> None:
     assert str(error_from_reply("NOREPLICAS 1 of 2")) == "1 of 2"
-    assert str(error_from_reply("WRONGTYPE a list")) == "WRONGTYPE a list"
+    assert str(error_from_reply("WRONGTYPE a list")) == "a list"
+    assert str(error_from_reply("NOSCRIPT 5")) == "NOSCRIPT 5"
 
 
 def test_nobody_listens() -> None:
