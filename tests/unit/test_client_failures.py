@@ -58,6 +58,7 @@ def wait_for_end(connection: socket.socket) -> None:
         ("DISKFULL 1 MiB left", DiskFull, Answer.CRASH),
         ("CONFLICT base version 3", StoreConflict, Answer.RETRY),
         ("WRONGTYPE list", WrongType, Answer.REFUSE),
+        ("NOSCRIPT 5", BadRequest, Answer.REFUSE),
         ("ERR", BadRequest, Answer.REFUSE),
     ],
 )
@@ -69,7 +70,8 @@ def test_code_words_become_classes(reply: str, kind: type[FortError], answer: An
 
 def test_the_message_loses_its_code_word_only_if_the_class_carries_it() -> None:
     assert str(error_from_reply("NOREPLICAS 1 of 2")) == "1 of 2"
-    assert str(error_from_reply("NOSUCHCODE a list")) == "NOSUCHCODE a list"
+    assert str(error_from_reply("WRONGTYPE a list")) == "a list"
+    assert str(error_from_reply("NOSCRIPT 5")) == "NOSCRIPT 5"
 
 
 def test_nobody_listens() -> None:

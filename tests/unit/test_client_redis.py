@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 
 from fortdb.client import Client, Conflict, ConnectionFailed, Transaction
-from fortdb.errors import BadRequest, Discarded, FortError
+from fortdb.errors import BadRequest, Discarded, FortError, WrongType
 from fortdb.limits import VALUE_BYTES_MAX
 from tests.unit.client_servers import RedisServer, needs_redis, redis_server
 
@@ -98,7 +98,7 @@ def test_error_replies_are_raised_and_the_connection_lives_on(client: Client) ->
     with pytest.raises(BadRequest, match="not an integer"):
         client.increment("text")
     client.command("LPUSH", "list", "x")
-    with pytest.raises(BadRequest, match="WRONGTYPE"):
+    with pytest.raises(WrongType, match="wrong kind of value"):
         client.get("list")
     assert client.get("text") == b"abc"
 

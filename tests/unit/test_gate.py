@@ -256,6 +256,34 @@ def test_changed_rights_count_at_once(node: GuardedNode) -> None:
         assert talk.say(["SET", "a", "3"]) == [b"+OK"]
 
 
+def test_a_transaction_has_the_rights_of_its_user(node: GuardedNode) -> None:
+    with logged_in(node, "reader", "p-reader") as talk:
+        refused = talk.say(["MULTI"], ["GET", "a"], ["SET", "a", "1"], ["EXEC"])
+        assert refused[:2] == [b"+OK", b"+QUEUED"]
+        assert refused[2].startswith(b"-NOPERM")
+        assert refused[3].startswith(b"-EXECABORT")
+    with logged_in(node, "shop", "p-shop") as talk:
+        assert talk.say(["WATCH", "orders/1"]) == [b"+OK"]
+        assert talk.say(["WATCH", "orders/1", "a"])[0].startswith(b"-NOPERM")
+
+
+def test_rights_are_asked_again_when_a_transaction_is_executed(node: GuardedNode) -> None:
+    with logged_in(node, "app", "p-app") as talk:
+        assert talk.say(["SET", "a", "1"], ["MULTI"], ["SET", "a", "2"]) == [b"+OK", b"+OK", b"+QUEUED"]
+        node.set_users(USERS.replace('["read", "write"]', '["read"]'))
+        assert talk.say(["EXEC"])[0].startswith(b"-NOPERM")
+        assert talk.say(["GET", "a"]) == [b"$1"]
+        assert talk.line() == b"1"
+
+
+def test_nobody_becomes_another_inside_a_transaction(node: GuardedNode) -> None:
+    with logged_in(node, "reader", "p-reader") as talk:
+        answers = talk.say(["MULTI"], ["AUTH", "app", "p-app"], ["SET", "a", "1"], ["EXEC"])
+    assert answers[1] == b"-ERR Command not allowed inside a transaction"
+    assert answers[2].startswith(b"-NOPERM")
+    assert answers[3].startswith(b"-EXECABORT")
+
+
 def test_rights_that_come_and_go_lose_nothing_of_a_request(node: GuardedNode) -> None:
     value = b"*2\r\n$3\r\nGET\r\n$1\r\nb\r\n"  # which is no request here
     request = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$%d\r\n%b\r\n" % (len(value), value)
