@@ -23,6 +23,7 @@ from fortdb.native import bind
 from fortdb.replication.epochs import LogShape
 
 PROTOCOL_VERSION = 2
+EPOCH_MAX = (1 << 63) - 1  # what C counts with
 
 
 class Type(IntEnum):
@@ -261,6 +262,15 @@ def encode(message: Message) -> bytes:
 
 def decode(kind: int, body: bytes) -> Message:
     """A replication message from the body of its frame. Raises `BadRequest` on nonsense."""
+    message = _decode(kind, body)
+    claims = message.claims if isinstance(message, Heartbeat) else ()
+    epochs = [claim.epoch for claim in claims] or [getattr(message, "epoch", 0)]
+    if max(epochs) > EPOCH_MAX:
+        raise BadRequest(f"frame of type {kind} with the epoch {max(epochs)}; nobody counts beyond {EPOCH_MAX}")
+    return message
+
+
+def _decode(kind: int, body: bytes) -> Message:
     try:
         match kind:
             case Type.APPEND:

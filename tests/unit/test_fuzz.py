@@ -24,6 +24,9 @@ from fortdb.net.peer import Greeting
 from fortdb.protocol.resp import RequestParser, pack
 from fortdb.replication.entries import decode_entry
 from fortdb.replication.messages import (
+    EPOCH_MAX,
+    FRAME,
+    Claim,
     FrameReader,
     Heartbeat,
     Query,
@@ -288,3 +291,12 @@ def test_replies(data: bytes) -> None:
         ):
             with contextlib.suppress(FortError):
                 ask()
+
+
+@pytest.mark.parametrize(
+    "message", [Query(1, EPOCH_MAX + 1, 1), Heartbeat(1, 1, [Claim(1, EPOCH_MAX + 1, 0)])]
+)
+def test_an_epoch_that_cannot_be_counted_is_refused(message: Query | Heartbeat) -> None:
+    frame = encode(message)
+    with pytest.raises(BadRequest, match="nobody counts beyond"):
+        decode(frame[4], frame[FRAME.size :])
