@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ from fortdb.replication.messages import (
     encode_request,
 )
 from fortdb.replication.progress import Phase
+from fortdb.ring.tokens import token_of
 from fortdb.storage import batch as batch_module
 from fortdb.storage.batch import RocksBatch
 from fortdb.storage.rocks import RocksEngine
@@ -102,6 +104,7 @@ class Node:
             write(batch, sync)
 
         self.engine.write = note  # type: ignore[method-assign]
+        self.service.ready_to_hand_over = lambda hosted, leader: self.told.append(_partition(hosted))
         for partition in (*LED, FOLLOWED):
             replica = open_replica(self.engine, partition, f"p-{partition:03}", "node", "life", None)
             start = partition << 60
@@ -260,7 +263,7 @@ class Node:
         self.sequence += 1
         hosted = self.hosted(partition)
         slot = RequestSlot(self.peers["router"], partition, hosted.replica.epoch, self.sequence)
-        args = [b"SET", b"%d-large" % partition, b"x" * size]
+        args = [b"SET", _key_in(partition), b"x" * size]
         self.service.submit(hosted, slot, TABLE["SET"], args, RequestId(9, self.sequence, 1))
 
     def propose(self, partition: int, members: tuple[str, ...]) -> None:
@@ -268,7 +271,7 @@ class Node:
         leader = self.leader(partition)
         if leader.in_sync.proposed is None and leader.transfer_to is None:
             leader.in_sync.propose_isr(dict.fromkeys(("node", *members), "life"), is_alone=True)
-            self.service.refresh(self.hosted(partition))
+            self.service.touch(self.hosted(partition))
 
     def accept(self, partition: int) -> None:
         """It is."""
@@ -378,6 +381,7 @@ class Node:
             ]
             told += [hosted.serve_until_ms > 0, hosted.segments._bytes, list(hosted.segments._ends)]
             told += [[one.offset for one in hosted.proposed], replica.replies[:], len(replica.abandoned)]
+            told.append(list(hosted.senders))
             if leader is not None:
                 told += [dict(leader.overlay), leader.uncommitted_bytes, leader.next_offset]
                 told += [leader.proposal[:], leader.operations[:], leader.proposal_bytes, leader.outbox[:]]
@@ -416,6 +420,11 @@ class Node:
 def _readable(descriptor: int) -> int:
     """How many bytes have arrived there."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _key_in(partition: int) -> bytes:
+    """A key that belongs there."""
+    return next(key for key in map(b"%d".__mod__, count()) if token_of(key) >> 60 == partition)
 
 
 def _partition(hosted: Hosted) -> int:
@@ -495,7 +504,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("down"), NAMES),
     st.tuples(st.just("heal")),
     st.tuples(st.just("position"), NAMES, PARTITIONS, BEHIND),
-    st.tuples(st.just("propose"), PARTITIONS, st.sampled_from([("a",), ("b",), ("a", "b")])),
+    st.tuples(st.just("propose"), PARTITIONS, st.sampled_from([("a",), ("b",), ("a", "b"), ()])),
     st.tuples(st.just("accept"), PARTITIONS),
     st.tuples(st.just("transfer"), PARTITIONS, st.sampled_from(["a", None])),
     st.tuples(st.just("elect"), PARTITIONS),
@@ -536,7 +545,7 @@ def play(steps: list[Any]) -> Story:
 
 
 @settings(
-    max_examples=25,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -545,8 +554,8 @@ def test_whatever_happens(steps: list[Any]) -> None:
     same(play(steps))
 
 
-def sets(made: Node, count: int, size: int = 10) -> None:
-    for _ in range(count):
+def sets(made: Node, times: int, size: int = 10) -> None:
+    for _ in range(times):
         made.step(lambda: made.put(3, size))
 
 
@@ -605,6 +614,44 @@ def test_a_snapshot_between_entries() -> None:
         acks(made, "a")
         acks(made, "b")
         assert made.leader(3).log.commit == made.leader(3).log.last_offset
+
+    same(story)
+
+
+def test_a_follower_goes_away_in_the_middle_of_a_snapshot() -> None:
+    def story(made: Node) -> None:
+        sets(made, 3, 1000)
+        acks(made, "a")
+        acks(made, "b")
+        made.step(partial(made.trim, 3))
+        made.forgot("b", 3)
+        made.turn()
+        assert list(made.hosted(3).senders) == ["b"]
+        made.down("b")
+        assert not made.hosted(3).senders
+        sets(made, 2)
+
+    same(story)
+
+
+def test_alone_in_the_isr_a_leader_commits_and_answers_nobody() -> None:
+    """What all members have is committed, but they are fewer than `min_in_sync` (rule 3)."""
+
+    def story(made: Node) -> None:
+        made.step(lambda: made.ask(3, b"SET", b"a", b"1"))
+        made.step(partial(made.propose, 3, ()), lambda: made.ask(3, b"SET", b"b", b"1"))
+        leader = made.leader(3)
+        assert leader.log.commit < leader.log.last_offset
+        made.step(partial(made.accept, 3), lambda: made.ask(3, b"SET", b"c", b"1"))
+        assert leader.log.commit == leader.log.applied == leader.log.last_offset
+        assert len(leader.waiting) == 2
+        made.step(partial(made.propose, 3, FOLLOWERS))
+        acks(made, "a")
+        acks(made, "b")
+        made.step(partial(made.accept, 3))
+        acks(made, "a")  # of what was held until now
+        acks(made, "b")
+        assert not leader.waiting
 
     same(story)
 
