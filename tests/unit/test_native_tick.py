@@ -43,7 +43,7 @@ from fortdb.node.disk import open_replica
 from fortdb.node.links import RequestSlot
 from fortdb.node.service import Hosted, NodeService, Settings
 from fortdb.protocol.commands import TABLE
-from fortdb.protocol.resp import pack
+from fortdb.protocol.resp import bulk, pack
 from fortdb.replication.entries import DELETE, PUT, Operation, RequestId, encode_entry, encode_operation
 from fortdb.replication.epochs import LogShape
 from fortdb.replication.leader import Leader
@@ -379,7 +379,7 @@ class Node:
             ]
             told += [hosted.serve_until_ms > 0, hosted.segments._bytes, list(hosted.segments._ends)]
             told += [[one.offset for one in hosted.proposed], replica.replies[:], len(replica.abandoned)]
-            told.append(list(hosted.senders))
+            told += [list(hosted.senders), sorted(hosted.members)]
             if leader is not None:
                 told += [dict(leader.overlay), leader.uncommitted_bytes, leader.next_offset]
                 told += [leader.proposal[:], leader.operations[:], leader.proposal_bytes, leader.outbox[:]]
@@ -653,6 +653,20 @@ def test_alone_in_the_isr_a_leader_commits_and_answers_nobody() -> None:
         assert not leader.waiting
 
     same(story)
+
+
+def test_a_walk_waits_for_what_is_committed_and_not_in_the_data() -> None:
+    def story(made: Node) -> None:
+        made.step(lambda: made.ask(3, b"SET", _key_in(3), b"1"))
+        made.step(partial(made.ack, "a", 3, 0), partial(made.ack, "b", 3, 0))
+        log = made.leader(3).log
+        assert log.applied < log.commit == log.last_offset
+        made.step(lambda: made.ask(3, b"SCAN", b"%d" % (3 << 60)))
+        assert log.applied == log.commit
+        assert not made.service.held_count
+
+    _, left = same(story)
+    assert bulk(_key_in(3)) in left["router"][-1][-1]
 
 
 def test_the_whole_log_is_trimmed() -> None:
