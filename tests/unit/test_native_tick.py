@@ -55,6 +55,8 @@ from fortdb.replication.messages import (
     HeartbeatAck,
     Position,
     Query,
+    Refuse,
+    Status,
     Type,
     decode_reply,
     encode,
@@ -297,6 +299,10 @@ class Node:
         applied = self.hosted(FOLLOWED).replica.log.applied
         self.send("leader", self.aligned(max(applied, self.offset - behind)))
 
+    def deposed_leader(self) -> None:
+        """A leader of an epoch that is over asks."""
+        self.send("leader", encode(Query(FOLLOWED, EPOCH - 1, 1)))
+
     def append(self, operations: list[bytes], uncommitted: int) -> None:
         """It sends an entry."""
         entry = encode_entry(EPOCH, self.offset + 1, len(self.steps), operations)
@@ -496,7 +502,8 @@ OPERATIONS = st.lists(
 ASKS = st.tuples(st.just("ask"), PARTITIONS, COMMANDS)
 ACKS = st.tuples(st.just("ack"), NAMES, PARTITIONS, BEHIND)
 APPENDS = st.tuples(st.just("append"), OPERATIONS, st.integers(0, 2))
-ROUNDS = st.lists(st.one_of(ASKS, ASKS, ACKS, ACKS, ACKS, APPENDS), min_size=1, max_size=8)
+OTHERS = st.tuples(st.just("align"), BEHIND) | st.tuples(st.just("deposed_leader"))
+ROUNDS = st.lists(st.one_of(ASKS, ASKS, ACKS, ACKS, ACKS, APPENDS, APPENDS, OTHERS), min_size=1, max_size=8)
 ALL = [("ack", name, partition, 0) for name in FOLLOWERS for partition in LED]
 EVENTS = st.one_of(
     st.tuples(st.just("down"), NAMES),
@@ -685,6 +692,27 @@ def test_the_whole_log_is_trimmed() -> None:
         made.step(lambda: made.trim(3))
         assert made.leader(3).log.shape.epochs == ()
         sets(made, 2)
+
+    same(story)
+
+
+def test_what_waits_is_given_up_when_the_leader_is_deposed() -> None:
+    def story(made: Node) -> None:
+        sets(made, 2)
+        made.step(lambda: made.put(3, 1), lambda: made.send("a", encode(Refuse(3, EPOCH + 1))))
+        assert made.hosted(3).replica.leading is None
+
+    _, left = same(story)
+    assert [status for _, _, _, status, _ in left["router"]] == [Status.NOT_LEADER] * 3
+
+
+def test_acknowledgements_and_positions_of_one_tick_all_leave() -> None:
+    def story(made: Node) -> None:
+        made.step(partial(made.append, [put(b"\1\x50k", b"\0v")], 0))
+        made.step(
+            partial(made.append, [put(b"\1\x50k", b"\0w")], 0), partial(made.align, 0), made.deposed_leader
+        )
+        assert not made.hosted(FOLLOWED).replica.acknowledgements
 
     same(story)
 
