@@ -706,6 +706,21 @@ def test_what_waits_is_given_up_when_the_leader_is_deposed() -> None:
     assert [status for _, _, _, status, _ in left["router"]] == [Status.NOT_LEADER] * 3
 
 
+def test_an_acknowledgement_of_an_earlier_epoch_counts_for_nothing() -> None:
+    """It speaks of another log."""
+
+    def story(made: Node) -> None:
+        made.step(partial(made.elect, 3))
+        made.heal()
+        sets(made, 2)
+        leader = made.leader(3)
+        late = encode(Ack(3, leader.epoch - 1, leader.log.last_offset))
+        made.step(partial(made.send, "a", late), partial(made.send, "b", late))
+        assert leader.log.commit < leader.log.last_offset
+
+    same(story)
+
+
 def test_acknowledgements_and_positions_of_one_tick_all_leave() -> None:
     def story(made: Node) -> None:
         made.step(partial(made.append, [put(b"\1\x50k", b"\0v")], 0))
