@@ -81,18 +81,14 @@ completed(PyObject *connection, PyObject *slot, int64_t size)
     if (unsent <= OUTPUT_SOFT_BYTES && !is_true_at(connection, STREAM, STREAM_IS_PAUSED)
         && !is_true_at(connection, STREAM, STREAM_IS_CLOSING))
         return 0;
-    PyObject *done = PyObject_CallMethod(connection, "settle", "L", (long long)size);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return called(PyObject_CallMethod(connection, "settle", "L", (long long)size));
 }
 
 int
 complete(PyObject *slot, PyObject *reply)
 {
     if (Py_TYPE(slot) != bound[SLOT].type || !PyBytes_CheckExact(reply)) {
-        PyObject *done = PyObject_CallMethod(slot, "complete", "(O)", reply);
-        Py_XDECREF(done);
-        return done == NULL ? -1 : 0;
+        return called(PyObject_CallMethod(slot, "complete", "(O)", reply));
     }
     if (slot_of(slot, SLOT, SLOT_REPLY) != Py_None)
         return 0;

@@ -115,6 +115,13 @@ tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items)
 }
 
 int
+called(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
 append_and_release(PyObject *list, PyObject *item)
 {
     int result = item == NULL ? -1 : PyList_Append(list, item);
@@ -130,9 +137,7 @@ queue_add(PyObject *queue, PyObject *item)
     static PyObject *append;
     if (append == NULL && (append = PyUnicode_InternFromString("append")) == NULL)
         return -1;
-    PyObject *done = PyObject_CallMethodOneArg(queue, append, item);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return called(PyObject_CallMethodOneArg(queue, append, item));
 }
 
 PyObject *

@@ -5,11 +5,6 @@
  * changed: whatever is not as it should be is declined, and Python finds it again and says what it is. */
 #include "lane.h"
 
-#define APPEND_HEAD_BYTES 38    /* partition, epoch, previous offset and epoch, commit, count: messages.py */
-#define ENTRY_HEAD_BYTES 28     /* checksum, epoch, offset, time: entries.py */
-#define OPERATION_HEAD_BYTES 16 /* kind, identified, lengths, expiry */
-#define IDENTITY_BYTES 28       /* session, sequence, watermark, length of the reply */
-
 /* --- checksums: CRC-32 as zlib's, eight bytes at a time ------------------------------------------ */
 
 static uint32_t crc_table[8][256];
@@ -140,12 +135,13 @@ follows(FrameTurn *turn, Append *append)
         || PyObject_RichCompareBool(slot_of(replica, REPLICA, REPLICA_LEADER_NAME), append->sender, Py_EQ) != 1)
         return 0;
     PyObject *shape = slot_of(log, LOG, LOG_SHAPE); /* base offset, base epoch, epochs, last offset */
-    PyObject *epochs = PyTuple_GET_ITEM(shape, 2);
+    PyObject *epochs = PyTuple_GET_ITEM(shape, SHAPE_EPOCHS);
     Py_ssize_t count = PyTuple_GET_SIZE(epochs);
-    PyObject *last = count > 0 ? PyTuple_GET_ITEM(PyTuple_GET_ITEM(epochs, count - 1), 0) : PyTuple_GET_ITEM(shape, 1);
+    PyObject *last = count > 0 ? PyTuple_GET_ITEM(PyTuple_GET_ITEM(epochs, count - 1), 0)
+                               : PyTuple_GET_ITEM(shape, SHAPE_BASE_EPOCH);
     append->epochs = Py_NewRef(epochs);
     append->last_epoch = PyLong_AsLongLong(last);
-    append->offset = PyLong_AsLongLong(PyTuple_GET_ITEM(shape, 3));
+    append->offset = PyLong_AsLongLong(PyTuple_GET_ITEM(shape, SHAPE_LAST_OFFSET));
     return (uint64_t)append->offset == append->previous_offset
            && (uint64_t)append->last_epoch == append->previous_epoch;
 }
@@ -223,7 +219,8 @@ add_entries(Append *append)
             || queue_add(slot_of(log, LOG, LOG_PENDING), pending) < 0)
             return -1;
     }
-    PyObject *const items[] = {Py_NewRef(PyTuple_GET_ITEM(shape, 0)), Py_NewRef(PyTuple_GET_ITEM(shape, 1)),
+    PyObject *const items[] = {Py_NewRef(PyTuple_GET_ITEM(shape, SHAPE_BASE_OFFSET)),
+                               Py_NewRef(PyTuple_GET_ITEM(shape, SHAPE_BASE_EPOCH)),
                                Py_NewRef(append->epochs), PyLong_FromLongLong(append->offset)};
     PyObject *longer = tuple_of(bound[LOG_SHAPE_TYPE].type, 4, items);
     if (longer == NULL)

@@ -14,6 +14,25 @@ is_full(Turn *turn)
                || number_at(connection, CLIENT, CLIENT_TAKEN_BYTES) > INPUT_SOFT_BYTES);
 }
 
+/* A request that was declined, behind the answers before it. */
+static int
+hand_on_one(Turn *turn, const Plain *plain)
+{
+    if (output_write(&turn->replies, turn->connection) < 0)
+        return -1;
+    return hand_on(turn->connection, plain->whole.at, plain->whole.at + plain->whole.size);
+}
+
+/* Whether what stands behind a request that went the long way may go the short one. */
+static int
+goes_on(Turn *turn)
+{
+    PyObject *connection = turn->connection;
+    turn->pending = PyObject_Size(slot_of(connection, CLIENT, CLIENT_SLOTS));
+    return is_true_at(connection, STREAM, STREAM_IS_OPEN) && !is_true_at(connection, STREAM, STREAM_IS_PAUSED)
+           && !is_true_at(connection, CLIENT, CLIENT_IS_SPECIAL) && slot_of(connection, CLIENT, CLIENT_WAY) != Py_None;
+}
+
 /* Executes requests from the buffer's beginning; what is left is handed on, or kept if it is unfinished. */
 static int
 work(Turn *turn, const uint8_t *at, const uint8_t *end, long counts[2],
@@ -34,14 +53,16 @@ work(Turn *turn, const uint8_t *at, const uint8_t *end, long counts[2],
         Outcome outcome = execute(turn, &plain);
         if (outcome == FAILED)
             return -1;
-        if (outcome == DECLINED)
-            break;
-        counts[plain.kind == PLAIN_SET]++;
+        counts[plain.kind == PLAIN_SET] += outcome == DONE;
+        if (outcome == DECLINED && hand_on_one(turn, &plain) < 0)
+            return -1;
         at += used;
+        if (outcome == DECLINED && !goes_on(turn))
+            break;
     }
     if (output_write(&turn->replies, turn->connection) < 0)
         return -1;
-    return at == end ? 0 : hand_on(turn->connection, at, end);
+    return at == end || !is_true_at(turn->connection, STREAM, STREAM_IS_OPEN) ? 0 : hand_on(turn->connection, at, end);
 }
 
 /* What `ClientConnection.received` notes of so many bytes. */

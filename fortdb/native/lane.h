@@ -154,12 +154,17 @@ set_flag(PyObject *object, Class cls, int field, int flag)
     set_slot(object, cls, field, Py_NewRef(flag ? Py_True : Py_False));
 }
 
-#define PUT 1 /* kinds of operations, entries.py */
+/* Layouts, of replication/entries.py. */
+#define ENTRY_HEAD_BYTES 28     /* checksum, epoch, offset, time */
+#define OPERATION_HEAD_BYTES 16 /* kind, identified, lengths of key and value, expiry */
+#define IDENTITY_BYTES 28       /* session, sequence, watermark, length of the reply */
+#define PUT 1                   /* kinds of operations */
 #define DELETE 2
 
 /* An instance of a named tuple; the items' references are taken over, also on failure. */
 PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items);
 
+int called(PyObject *result); /* 0, or -1 if a call failed; the reference is taken over */
 int append_and_release(PyObject *list, PyObject *item); /* the reference is taken over, also on failure */
 
 int queue_add(PyObject *queue, PyObject *item); /* at the end of a deque */
@@ -305,8 +310,12 @@ PyObject *plain_reply(void); /* to a SET, borrowed */
 
 /* --- frames (frames.c) --------------------------------------------------------------------------------- */
 
-#define FRAME_HEAD_BYTES 5  /* length, type */
-#define REPLY_HEAD_BYTES 19 /* partition, epoch, sequence, status */
+/* Layouts, of replication/messages.py. */
+#define FRAME_HEAD_BYTES 5    /* length, type */
+#define REQUEST_HEAD_BYTES 26 /* partition, epoch, sequence, watermark */
+#define REPLY_HEAD_BYTES 19   /* partition, epoch, sequence, status */
+#define APPEND_HEAD_BYTES 38  /* partition, epoch, previous offset and epoch, commit, count */
+#define ACK_BYTES 18          /* partition, epoch, offset */
 #define TYPE_APPEND 5
 #define TYPE_ACK 6
 #define TYPE_REQUEST 20

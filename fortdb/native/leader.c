@@ -2,8 +2,6 @@
  * progress.py, for when all that happens is that entries travel and are acknowledged. */
 #include "lane.h"
 
-#define ACK_BYTES 18 /* partition, epoch, offset: messages.py */
-
 /* Whether a follower is fed in this way; -1 with an exception. */
 int
 is_in_phase(PyObject *progress, FollowerPhase phase)

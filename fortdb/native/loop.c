@@ -27,9 +27,7 @@ take_way(PyObject *stream)
 static int
 call(PyObject *handler, const char *method)
 {
-    PyObject *done = PyObject_CallMethod(handler, method, NULL);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return called(PyObject_CallMethod(handler, method, NULL));
 }
 
 static int

@@ -103,8 +103,7 @@ hand_on(PyObject *stream, const uint8_t *at, const uint8_t *end)
         return -1;
     PyObject *done = PyObject_CallMethodOneArg(stream, name_take, rest);
     Py_DECREF(rest);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return called(done);
 }
 
 int

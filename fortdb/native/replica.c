@@ -6,8 +6,6 @@
 #include "lane.h"
 
 #define DATA_PREFIX_BYTES 9 /* 0x01 | token, storage/keys.py */
-#define OPERATION_BYTES 16  /* kind, identified, key and value lengths, expiry: replication/entries.py */
-#define IDENTITY_BYTES 28   /* session, sequence, watermark, reply length */
 
 static PyObject *name_get, *name_table, *name_frozen, *name_recent, *ok_reply;
 
@@ -168,7 +166,7 @@ encoded_put(PyObject *key, PyObject *stored, const Identity *identity)
 {
     size_t key_size = (size_t)PyBytes_GET_SIZE(key), size = (size_t)PyBytes_GET_SIZE(stored);
     size_t reply_size = identity == NULL ? 0 : (size_t)PyBytes_GET_SIZE(ok_reply);
-    size_t head = OPERATION_BYTES + (identity == NULL ? 0 : IDENTITY_BYTES);
+    size_t head = OPERATION_HEAD_BYTES + (identity == NULL ? 0 : IDENTITY_BYTES);
     uint64_t session = 0;
     if (identity != NULL) {
         session = PyLong_AsUnsignedLongLong(identity->session);

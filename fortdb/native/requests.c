@@ -5,8 +5,6 @@
  * is known or stale, is declined. */
 #include "lane.h"
 
-#define REQUEST_HEAD_BYTES 26 /* partition, epoch, sequence, watermark: replication/messages.py */
-
 typedef struct {
     uint64_t partition, epoch, sequence, watermark;
     Kind kind;
@@ -89,9 +87,7 @@ forget_below(PyObject *session, int64_t watermark)
     PyObject *known = slot_of(session, SESSION, SESSION_KNOWN);
     int64_t from = number_at(session, SESSION, SESSION_WATERMARK);
     if (watermark - from > PyDict_Size(known)) {
-        PyObject *done = PyObject_CallMethod(session, "forget_below", "L", (long long)watermark);
-        Py_XDECREF(done);
-        return done == NULL ? -1 : 0;
+        return called(PyObject_CallMethod(session, "forget_below", "L", (long long)watermark));
     }
     for (; from < watermark; from++) {
         PyObject *sequence = PyLong_FromLongLong(from);

@@ -5,8 +5,6 @@
  * with one read. */
 #include "lane.h"
 
-#define REQUEST_HEAD_BYTES 26 /* partition, epoch, sequence, watermark: replication/messages.py */
-
 typedef struct {
     Turn turn;
     PyObject *deadline, *began; /* of what comes with this read; NULL until something does */

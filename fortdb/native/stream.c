@@ -53,13 +53,6 @@ is_plain(PyObject *stream)
 }
 
 static int
-called(PyObject *result)
-{
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-static int
 flush_one(PyObject *stream, char *buffer)
 {
     size_t size = 0;

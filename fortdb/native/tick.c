@@ -4,9 +4,6 @@
  * to the method of that name as it is. */
 #include "lane.h"
 
-#define APPEND_HEAD_BYTES 38 /* partition, epoch, previous offset and epoch, commit, count: messages.py */
-#define ENTRY_HEAD_BYTES 28  /* checksum, epoch, offset, time: entries.py */
-#define ACK_BYTES 18         /* partition, epoch, offset */
 #define STATE_HEAD_BYTES 34  /* version, flags, epoch, applied, base: storage/states.py */
 #define STATE_VERSION 1
 #define PUT_LOG 3            /* a kind of change: storage/batch.py */
@@ -27,9 +24,7 @@ leading(PyObject *replica)
 static int
 call_back(PyObject *service, const char *method, PyObject *hosted, PyObject *what)
 {
-    PyObject *done = PyObject_CallMethod(service, method, what == NULL ? "(O)" : "(OO)", hosted, what);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return called(PyObject_CallMethod(service, method, what == NULL ? "(O)" : "(OO)", hosted, what));
 }
 
 /* --- 1. the entry of this tick, to the followers --------------------------------------------------------- */
@@ -223,7 +218,8 @@ static Outcome
 send_entries(PyObject *service, PyObject *hosted, Bundle *bundle)
 {
     PyObject *replica = slot_of(hosted, HOSTED, HOSTED_REPLICA), *leader = leading(replica);
-    if (!is_empty(slot_of(replica, REPLICA, REPLICA_REPLIES)) || !is_empty(slot_of(replica, REPLICA, REPLICA_ABANDONED)))
+    if (!is_empty(slot_of(replica, REPLICA, REPLICA_REPLIES))
+        || !is_empty(slot_of(replica, REPLICA, REPLICA_ABANDONED)))
         return DECLINED;
     if (leader == NULL)
         return DONE;
@@ -273,24 +269,32 @@ is_plain_effect(PyObject *operation)
     return (kind == PUT && PyLong_AsLongLong(PyTuple_GET_ITEM(operation, 3)) == 0) || kind == DELETE;
 }
 
-/* How many of the first entries that wait are committed, all of their effects plain; -1 if one has others. */
+static int
+are_plain_effects(PyObject *operations)
+{
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(operations); at++)
+        if (!is_plain_effect(PyList_GET_ITEM(operations, at)))
+            return 0;
+    return 1;
+}
+
+/* How many of the first entries that wait are committed, all of their effects plain; -1 if one has others. Walked
+ * with an iterator: far from its ends a deque finds an index slowly. */
 static Py_ssize_t
 count_committed(PyObject *pending, int64_t commit)
 {
-    Py_ssize_t count = 0, size = PyObject_Size(pending);
-    for (; count < size; count++) {
-        PyObject *entry = PySequence_GetItem(pending, count);
-        if (entry == NULL)
-            return -1;
-        Py_DECREF(entry); /* the queue holds it */
-        if (PyLong_AsLongLong(PyTuple_GET_ITEM(entry, 0)) > commit)
+    PyObject *walk = PyObject_GetIter(pending), *entry;
+    Py_ssize_t count = 0;
+    while (count >= 0 && walk != NULL && (entry = PyIter_Next(walk)) != NULL) {
+        int is_committed = PyLong_AsLongLong(PyTuple_GET_ITEM(entry, 0)) <= commit;
+        if (is_committed)
+            count = are_plain_effects(PyTuple_GET_ITEM(entry, 2)) ? count + 1 : -1;
+        Py_DECREF(entry);
+        if (!is_committed)
             break;
-        PyObject *operations = PyTuple_GET_ITEM(entry, 2);
-        for (Py_ssize_t at = 0; at < PyList_GET_SIZE(operations); at++)
-            if (!is_plain_effect(PyList_GET_ITEM(operations, at)))
-                return -1;
     }
-    return count;
+    Py_XDECREF(walk);
+    return PyErr_Occurred() ? -1 : count;
 }
 
 /* `_apply` of node/disk.py, of plain effects */
@@ -394,9 +398,7 @@ note_written(PyObject *segments, int64_t offset, int64_t bytes)
     int64_t size = number_at(segments, SEGMENTS, SEGMENTS_BYTES) + bytes;
     if (size < LOG_SEGMENT_BYTES)
         return set_number(segments, SEGMENTS, SEGMENTS_BYTES, size);
-    PyObject *done = PyObject_CallMethod(segments, "wrote", "LL", (long long)offset, (long long)bytes);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return called(PyObject_CallMethod(segments, "wrote", "LL", (long long)offset, (long long)bytes));
 }
 
 /* (whether that must be on the disk, the entries applied), NULL with an exception or when it is declined. */
@@ -461,7 +463,8 @@ lane_write_replicas(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* --- 3. what was written is on the disk ------------------------------------------------------------------------ */
 
-/* `NodeService._knows_until_when`, and nothing of what `_go_on` looks for besides. */
+/* `NodeService._knows_until_when`, and nothing of what `_go_on` looks for besides. (What is committed is in the
+ * batch, and the disk having it commits nothing that was not foreseen.) */
 static int
 goes_on_plainly(PyObject *hosted, PyObject *replica, PyObject *leader)
 {
@@ -527,28 +530,11 @@ acknowledge(PyObject *service, PyObject *replica)
     if (is_empty(owed))
         return 0;
     if (PyList_GET_SIZE(owed) > 1 || Py_TYPE(PyTuple_GET_ITEM(PyList_GET_ITEM(owed, 0), 1)) != bound[ACK].type) {
-        PyObject *done =
-            PyObject_CallMethod(slot_of(service, SERVICE, SERVICE_LINKS), "answer_all", "(O)", owed);
-        Py_XDECREF(done);
-        return done == NULL ? -1 : 0;
+        return called(PyObject_CallMethod(slot_of(service, SERVICE, SERVICE_LINKS), "answer_all", "(O)", owed));
     }
     if (send_ack(service, PyList_GET_ITEM(owed, 0)) < 0)
         return -1;
     return PyList_SetSlice(owed, 0, 1, NULL);
-}
-
-/* Committed entries that are not in the data are taken by another tick, at once. */
-static int
-look_after_rest(PyObject *service, PyObject *hosted, PyObject *log)
-{
-    if (number_at(log, LOG, LOG_COMMIT) <= number_at(log, LOG, LOG_APPLIED)
-        || PyObject_Size(slot_of(log, LOG, LOG_PENDING)) == 0)
-        return 0;
-    if (PyDict_SetItem(slot_of(service, SERVICE, SERVICE_TOUCHED), hosted, Py_None) < 0)
-        return -1;
-    PyObject *done = PyObject_CallMethod(slot_of(service, SERVICE, SERVICE_LOOP), "tick_again", NULL);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
 }
 
 static Outcome
@@ -564,15 +550,16 @@ go_on(PyObject *service, PyObject *hosted, PyObject *taken, Bundle *bundle)
     set_slot(log, LOG, LOG_SYNCED_OFFSET, Py_NewRef(last));
     if ((leader != NULL && advance_commit(leader) < 0) || acknowledge(service, replica) < 0)
         return FAILED;
-    if (leader != NULL && answer(service, hosted, leader, bundle) < 0)
-        return FAILED;
-    return look_after_rest(service, hosted, log) < 0 ? FAILED : DONE;
+    return leader != NULL && answer(service, hosted, leader, bundle) < 0 ? FAILED : DONE;
 }
 
 /* go_on(service, touched, written), with what `write_replicas` returned */
 PyObject *
 lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
+    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT, HOSTED, REPLICA, LEADER, LOG, IN_SYNC, LINKS, ACK};
+    if (!all_bound(needed, 11))
+        return NULL;
     if (count != 3 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]) || !PyList_CheckExact(args[2])
         || PyList_GET_SIZE(args[1]) != PyList_GET_SIZE(args[2]))
         return PyErr_Format(PyExc_TypeError, "go_on(service, touched, written)");

@@ -81,7 +81,7 @@ class Leader:
         self.serve_from_ms = serve_from_ms
         self.transfer_to: str | None = None
         self.overlay: dict[bytes, tuple[Operation, int]] = {}
-        self.uncommitted_bytes = 0
+        self.uncommitted_bytes = sum(len(pending.entry) for pending in log.pending)
         self.outbox: list[tuple[str, Message]] = []
         self.waiting: deque[Waiter] = deque()
         self.waiting_synced: deque[Waiter] = deque()

@@ -266,7 +266,9 @@ def decode(kind: int, body: bytes) -> Message:
     claims = message.claims if isinstance(message, Heartbeat) else ()
     epochs = [claim.epoch for claim in claims] or [getattr(message, "epoch", 0)]
     if max(epochs) > EPOCH_MAX:
-        raise BadRequest(f"frame of type {kind} with the epoch {max(epochs)}; nobody counts beyond {EPOCH_MAX}")
+        raise BadRequest(
+            f"frame of type {kind} with the epoch {max(epochs)}; nobody counts beyond {EPOCH_MAX}"
+        )
     return message
 
 

@@ -6,6 +6,11 @@ import random
 
 import pytest
 
+from fortdb.model import PartitionRecord
+from fortdb.replication.entries import Kind, Operation, encode_entry, encode_operation
+from fortdb.replication.epochs import LogShape
+from fortdb.replication.leader import Leader
+from fortdb.replication.log import ReplicaLog
 from fortdb.replication.progress import Phase
 from tests.unit.replication_simulation import LAG_MS, LEASE_MS, Cluster, Node
 
@@ -411,3 +416,16 @@ def run_schedule(seed: int) -> None:
                 cluster.deliver(*pair)
     cluster.settle()
     cluster.check()
+
+
+def test_a_new_leader_counts_what_it_inherited() -> None:
+    """Else the bound on what waits for followers would be looser by that for the whole epoch."""
+    operation = Operation(Kind.PUT, b"key", bytes(1000))
+    log = ReplicaLog(LogShape(), 0)
+    log.append(1, encode_entry(1, 1, 1, [encode_operation(operation)]), [operation])
+    inherited = len(log.pending[0].entry)
+    record = PartitionRecord("p-000", "node", 2, {"node": "life"}, ("node",))
+    leader = Leader("node", 0, record, log, 1, 0, 0, 1)
+    assert leader.uncommitted_bytes > inherited
+    leader.applied(list(log.pending))
+    assert leader.uncommitted_bytes == 0
