@@ -63,6 +63,11 @@ class Failing:
         if self.refuses:
             self.refuse()
 
+    def stop_waiting_if_failed(self) -> None:
+        """Raise if it failed. If it only is about to close, what has been begun is carried out."""
+        if self.failure is not None:
+            self.refuse()
+
     def stop_answering(self) -> None:
         """From now on every call is refused."""
         self.refuses = True

@@ -131,7 +131,7 @@ class RocksEngine(Failing):
         self._table_bytes = table_bytes or min(memtable_bytes // 4, _TABLE_BYTES_MAX)
         segment_bytes = segment_bytes or _segment_bytes(memtable_bytes)
         try:
-            self._database = Database(path, self._cache, memtable_bytes)
+            self._database = Database(path, self._cache, memtable_bytes, self.stop_waiting_if_failed)
         except Exception as error:  # noqa: BLE001  RocksDB raises nothing more special
             self.fail_to_open(error)
         # Bound once: this is the hot path. A failure or `close` puts `refuse` in its place.
@@ -294,7 +294,7 @@ class RocksEngine(Failing):
         self._move_frozen()
         with self.guard:
             self._journal.sync()
-            self._database.write((DELETE_DATA_RANGE, start, end) for start, end in ranges)
+            self._database.write([(DELETE_DATA_RANGE, start, end) for start, end in ranges])
         self.recent.clear()
         for start, end in ranges:
             self._active.forget_range(start, end)
@@ -317,7 +317,7 @@ class RocksEngine(Failing):
             except StorageFailed as error:
                 self.damaged(f"in {self.path}, {error}", error)
             for stored in recovered.batches():
-                self._database.write(decode_batch(stored))
+                self._database.write(list(decode_batch(stored)))
             if recovered.last > (marker.through if marker else 0):
                 self._database.flush(Marker(recovered.last, recovered.use))
             journal = Journal(
@@ -472,6 +472,7 @@ class RocksEngine(Failing):
                 return
             with self._writing:
                 self.stop_answering()
+            self._database.stop_waiting()
             self._mover.stop()
             self._flusher.stop()
             for cursor in self._cursors:
