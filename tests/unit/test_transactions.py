@@ -72,7 +72,7 @@ def test_one_commands_error_undoes_no_other(made: Node) -> None:
 
 
 def test_a_command_that_fails_takes_its_own_effects_back(made: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fortdb.node.execute.VALUE_BYTES_MAX", 5)
+    monkeypatch.setattr("fortdb.protocol.arguments.VALUE_BYTES_MAX", 5)
     told = say(made, "SET a old", "MULTI", "SET b 1", "MSET a new c toolong", "GET a", "EXEC", "MGET a b c")
     assert b"-ERR string exceeds" in told
     assert told.endswith(b"$3\r\nold\r\n*3\r\n$3\r\nold\r\n$1\r\n1\r\n$-1\r\n")
