@@ -75,6 +75,12 @@ def refusal(user: User, command: Command, args: list[bytes]) -> Refusal | None:
                 "which walks over all keys"
             )
             return Refusal(error, Right.SCAN.value)
+        if command.name == "RANGE" and b"/" not in args[1]:
+            error = PermissionDenied(
+                f"User {user.name} may not see all keyspaces, and keys with this prefix can be in any; "
+                "begin it with the keyspace, as in orders/{17}"
+            )
+            return Refusal(error, Right.READ.value)
         for key in _all_keys_of(command, args):
             space = keyspace_of(key)
             if space not in user.keyspaces:

@@ -189,6 +189,26 @@ class Client:
             if cursor == b"0":
                 return
 
+    def range(
+        self,
+        prefix: bytes | str,
+        *,
+        first: bytes | str | None = None,
+        last: bytes | str | None = None,
+        reverse: bool = False,
+        page: int = PAGE_COUNT,
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        """Walk the keys that begin with a prefix, which has a whole `{tag}`, in their order, each with its value
+        (of a key with records, the newest). `first` and `last` are the keys to begin and end with. Each page is
+        read at one moment, the whole is not."""
+        start: bytes | str | None = first
+        while True:
+            next_, rows = self.run(requests.keys_between(prefix, start, last, page, reverse))
+            yield from rows
+            if next_ is None:
+                return
+            start = next_
+
     def count(self, keyspace: str | None = None) -> int:
         """How many keys there are; in a keyspace, with those of which only a history is left."""
         return self.run(requests.count(keyspace))

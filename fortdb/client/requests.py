@@ -155,6 +155,16 @@ def scan(cursor: bytes, match: bytes | str | None, count: int) -> Request[tuple[
     return request([b"SCAN", cursor, *pattern, b"COUNT", count], _scan_step)
 
 
+def keys_between(
+    prefix: bytes | str, first: bytes | str | None, last: bytes | str | None, count: int, reverse: bool
+) -> Request[tuple[bytes | None, list[tuple[bytes, bytes | None]]]]:
+    """A page of keys with their values, and where to go on (None at the end)."""
+    words: list[Argument] = [b"RANGE", prefix, b"COUNT", count, b"VALUES"]
+    words += [] if first is None else [b"FROM", first]
+    words += [] if last is None else [b"TO", last]
+    return request([*words, b"REV"] if reverse else words, _range_step)
+
+
 def count(keyspace: str | None) -> Request[int]:
     return request([b"DBSIZE"] if keyspace is None else [b"DBSIZE", keyspace], integer_of)
 
@@ -246,3 +256,17 @@ def _scan_step(reply: Reply) -> tuple[bytes, list[bytes]]:
     if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[1], list):
         raise unexpected(reply)
     return _bytes(reply[0]), [_bytes(key) for key in reply[1]]
+
+
+def _range_step(reply: Reply) -> tuple[bytes | None, list[tuple[bytes, bytes | None]]]:
+    match reply:
+        case [next_, list(rows)]:
+            return _bytes_or_none(next_), [_range_row(row) for row in rows]
+    raise unexpected(reply)
+
+
+def _range_row(row: Reply) -> tuple[bytes, bytes | None]:
+    match row:
+        case [bytes(key), value]:
+            return key, _bytes_or_none(value)
+    raise unexpected(row)

@@ -23,7 +23,7 @@ from fortdb.limits import (
     WALK_KEYS_MIN,
 )
 from fortdb.model import Keyspace, Policy, RecordId, keyspace_name
-from fortdb.node import records, versions
+from fortdb.node import ranges, records, versions
 from fortdb.protocol.arguments import (
     ExpireOptions,
     check_value,
@@ -486,6 +486,7 @@ HANDLERS: dict[str, Handler] = {
     "PEXPIREAT": _expire,
     "PERSIST": _persist,
     "TYPE": _type,
+    **ranges.HANDLERS,
     **records.HANDLERS,
     **versions.HANDLERS,
 }

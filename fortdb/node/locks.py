@@ -11,9 +11,10 @@ what it proposes itself. A record that is proposed counts at once, as with all e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from fortdb.limits import TRACE_AGE_MS, TRACES_MAX
 from fortdb.replication.entries import PUT, Operation, decode_entry, encode_entry, encode_operation
@@ -24,6 +25,49 @@ _PREPARED = Struct("<cQHI")
 _DECISION = Struct("<c?QH")
 _LENGTH = Struct("<I")
 _PARTITION = Struct("<H")
+
+
+class Prefix(NamedTuple):
+    """Stands for all keys that begin so."""
+
+    prefix: bytes
+
+
+Wanted = frozenset[bytes] | Prefix
+"""The keys that a request is about."""
+
+
+def meets(wanted: Wanted, keys: Collection[bytes]) -> bool:
+    """Whether a request is about one of the keys."""
+    if isinstance(wanted, Prefix):
+        return any(key.startswith(wanted.prefix) for key in keys)
+    return not wanted.isdisjoint(keys)
+
+
+def apart(one: Wanted, other: Wanted) -> bool:
+    """Whether there is no key that both are about. Ranges change nothing, so two of them do not meet."""
+    if isinstance(other, Prefix):
+        return isinstance(one, Prefix) or not meets(other, one)
+    return not meets(one, other)
+
+
+class Ahead:
+    """The keys of requests that wait, which those behind them do not overtake."""
+
+    def __init__(self) -> None:
+        self._keys: set[bytes] = set()
+        self._prefixes: list[Prefix] = []
+
+    def add(self, wanted: Wanted) -> None:
+        """One more waits."""
+        if isinstance(wanted, Prefix):
+            self._prefixes.append(wanted)
+        else:
+            self._keys |= wanted
+
+    def lets_pass(self, wanted: Wanted) -> bool:
+        """Whether a request is about other keys."""
+        return not meets(wanted, self._keys) and all(apart(wanted, other) for other in self._prefixes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ from fortdb.node.disk import (
 from fortdb.node.execute import HANDLERS, Around, Execution, end
 from fortdb.node.keyspaces import keyspace_members
 from fortdb.node.links import CallSlot, Links, RequestSlot
-from fortdb.node.locks import LockTable, Trace
+from fortdb.node.locks import Ahead, LockTable, Trace, Wanted, apart, meets
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.node.transactions import TRANSACTIONAL, Place
@@ -83,7 +83,7 @@ from fortdb.storage.values import PLAIN
 
 log = structlog.get_logger(__name__)
 
-_WALKS = ("SCAN", "DBSIZE", "PURGEALL")
+_WALKS = ("DBSIZE", "PURGEALL")
 """Commands that see the data in the engine and not the overlay."""
 
 _ALL = 1 << 62
@@ -173,7 +173,7 @@ class Hosted:
         self.serve_until_ms = 0  # requests are executed before this moment
         self.plain_until_ms = 0  # the same, without a look at locks; 0 while there may be any
         self.locks = LockTable()
-        self.waiting: deque[tuple[Held, frozenset[bytes]]] = deque()  # for locks on some of these keys
+        self.waiting: deque[tuple[Held, Wanted]] = deque()  # for locks on some of these keys
         self.members: tuple[tuple[str, str], ...] = ()  # whose promises that rests upon
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None
@@ -242,7 +242,7 @@ class NodeService:
             Hosted, None
         ] = {}  # led, perhaps with entries that are committed and not in the data
         self.held_count = 0
-        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, *_WALKS, *INTERNAL), 0)
+        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, "SCAN", *_WALKS, *INTERNAL), 0)
         self.errors_total: dict[str, int] = {}
         self.leader_changes_total = 0
         self.commit_latency = LatencyHistogram()
@@ -378,16 +378,16 @@ class NodeService:
         """Run a request of a partition in which a transaction holds locks, unless it meets one, or a request
         that waits for one: those of one client on one key stay in order."""
         try:
-            keys = frozenset(transactions.keys_in(held.command, held.args))
+            wanted = transactions.wanted_by(held.command, held.args, hosted.locks)
         except FortError as error:
             self._fail(held.slot, error)
             return
-        others = (waiting for _, waiting in hosted.waiting)
-        is_free = keys.isdisjoint(hosted.locks.locked) and all(map(keys.isdisjoint, others))
+        is_held = meets(wanted, hosted.locks.locked)
+        is_free = not is_held and all(apart(wanted, other) for _, other in hosted.waiting)
         if is_free or self._was_executed(hosted, held):
             self._run(hosted, held.slot, held.command, held.args, held.request)
         else:
-            self._hold(hosted.waiting, held, (held, keys))
+            self._hold(hosted.waiting, held, (held, wanted))
 
     def _was_executed(self, hosted: Hosted, held: Held) -> bool:
         """Whether the request is a copy, which has its answer already. It may have been the one to lock."""
@@ -402,9 +402,9 @@ class NodeService:
         """Run those who waited for locks that are gone, in order, or refuse them if this node lost the lead."""
         replica, locks = hosted.replica, hosted.locks
         waiting, hosted.waiting = hosted.waiting, deque()
-        ahead: set[bytes] = set()  # keys of those who go on waiting
-        for held, keys in waiting:
-            is_free = keys.isdisjoint(locks.locked) and keys.isdisjoint(ahead)
+        ahead = Ahead()
+        for held, wanted in waiting:
+            is_free = not meets(wanted, locks.locked) and ahead.lets_pass(wanted)
             if isinstance(held.slot, RequestSlot) and not held.slot.peer.is_open:
                 self.held_count -= (
                     1  # a router that lives has sent it again; one that died would never unlock
@@ -419,8 +419,8 @@ class NodeService:
                 self.held_count -= 1
                 self._run(hosted, held.slot, held.command, held.args, held.request)
             else:
-                ahead |= keys
-                hosted.waiting.append((held, keys))
+                ahead.add(wanted)
+                hosted.waiting.append((held, wanted))
         hosted.look_at_locks()
         self.loop.tick_again()
 
@@ -484,9 +484,6 @@ class NodeService:
                 return
         now_ms = max(self._wall_ms, leader.log.timestamp_ms)
         execution = self.execution(leader, now_ms)
-        if name == "SCAN":
-            slot.complete(self.scan(hosted, args, now_ms))
-            return
         if name == "DBSIZE":
             self._count(hosted, slot, args)
             return
@@ -500,6 +497,8 @@ class NodeService:
             handler = HANDLERS.get(name)
             if handler is not None:
                 reply = handler(execution, args)
+            elif name == "SCAN":
+                reply = scan_page(execution, hosted.token_ranges, args)
             else:
                 place = Place(execution, self.engine, leader, hosted.locks)
                 reply = TRANSACTIONAL[name](place, args)
@@ -581,13 +580,6 @@ class NodeService:
             raise error
         self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1
         return error.wire()
-
-    def scan(self, hosted: Hosted, args: list[bytes], now_ms: int) -> bytes:
-        """A page of keys."""
-        try:
-            return scan_page(self.engine, hosted.token_ranges, args, now_ms)
-        except FortError as error:
-            return self.failure_reply(error)
 
     def _count(self, hosted: Hosted, slot: AnySlot, args: list[bytes]) -> None:
         """Counting walks all keys, so it happens on another thread."""
@@ -868,7 +860,7 @@ class NodeService:
         if command.name in _WALKS:
             # In a keyspace also what is on its way: whoever counts it may have closed it.
             wanted = log_.commit if leader is None or len(args) == 1 else leader.proposed_offset
-            if log_.applied < (log_.commit if command.name == "SCAN" else wanted):
+            if log_.applied < wanted:
                 self.touch(hosted)
                 return False
         return (
@@ -926,9 +918,9 @@ class NodeService:
 
     def _time_out_waiting(self, hosted: Hosted, now_ms: int) -> None:
         while hosted.waiting and hosted.waiting[0][0].deadline_ms <= now_ms:
-            held, keys = hosted.waiting.popleft()
+            held, wanted = hosted.waiting.popleft()
             self.held_count -= 1
-            key = next((key for key in keys if key in hosted.locks.locked), b"")
+            key = next((key for key in hosted.locks.locked if meets(wanted, (key,))), b"")
             self._fail(
                 held.slot,
                 Unavailable(

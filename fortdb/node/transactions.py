@@ -31,7 +31,7 @@ from typing import NamedTuple
 from fortdb.errors import Aborted, Answer, BadRequest, Busy, FortError
 from fortdb.limits import DECISIONS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_MS_MAX, WATCH_LOG_BYTES_MAX
 from fortdb.node.execute import HANDLERS, Execution
-from fortdb.node.locks import Decision, LockTable, Prepared
+from fortdb.node.locks import Decision, LockTable, Prefix, Prepared, Wanted
 from fortdb.protocol.commands import Command, keys_of, lookup, unknown_command
 from fortdb.protocol.resp import NIL_ARRAY, OK, array, bulk, integer
 from fortdb.protocol.transactions import BUNDLE_AT, Bundle
@@ -53,12 +53,17 @@ class Place(NamedTuple):
     locks: LockTable
 
 
-def keys_in(command: Command, args: list[bytes]) -> list[bytes]:
-    """The keys that a request is about, a whole transaction's, too."""
+def wanted_by(command: Command, args: list[bytes], locks: LockTable) -> Wanted:
+    """The keys that a request is about, a whole transaction's, too. A `SCAN` is about those that are locked now:
+    they may be part of what was committed before it began; later ones are not."""
     at = BUNDLE_AT.get(command.name)
     if at is not None:
-        return Bundle.decode(args[at:]).keys
-    return keys_of(command, args) if command.first_key else []
+        return frozenset(Bundle.decode(args[at:]).keys)
+    if command.name == "RANGE":
+        return Prefix(args[1])
+    if command.name == "SCAN":
+        return frozenset(locks.locked)
+    return frozenset(keys_of(command, args) if command.first_key else ())
 
 
 def _watch(place: Place, args: list[bytes]) -> bytes:

@@ -81,6 +81,14 @@ _COMMANDS = (
         True,
     ),
     Command("TOUCH", -2, _R, "TOUCH key [key ...]", "The same as EXISTS", 1, True),
+    Command(
+        "RANGE",
+        -2,
+        _R,
+        "RANGE prefix [FROM key] [TO key] [COUNT n] [VALUES] [REV]",
+        "Keys that begin with a prefix which has a {tag}, in their order; the first of two answers goes on",
+        1,
+    ),
     Command("MGET", -2, _R, "MGET key [key ...]", "The values of several keys", 1, True),
     Command(
         "MSET",

@@ -85,6 +85,8 @@ def check_queued(command: Command, args: list[bytes]) -> None:
     """Raises `BadRequest` for a command that cannot be part of a transaction."""
     if command.kind in (CommandKind.RING, CommandKind.ADMIN):
         raise BadRequest(f"{command.name} is about the whole ring; say it outside of MULTI")
+    if command.name == "RANGE":
+        raise BadRequest("RANGE reads more keys than it names, and locks none; say it outside of MULTI")
     if command.name == "GET" and len(args) == 3:
         raise BadRequest("a transaction reads no stale values; say GET without STALE")
     if command.name == "SET" and ends_with_acknowledgement(args):

@@ -72,6 +72,11 @@ def data_bound(token: int, kind: bytes = DATA_KIND) -> bytes:
     return kind + _TOKEN.pack(token) if token < TOKEN_SPACE else bytes((kind[0] + 1,))
 
 
+def after_token(hash_: bytes) -> bytes:
+    """Behind all data keys with a token, given as bytes."""
+    return data_bound(int.from_bytes(hash_) + 1)
+
+
 def encode_id(record: RecordId) -> bytes:
     """The 16 bytes of an id, which sort as ids do."""
     return _RECORD_ID.pack(*record)

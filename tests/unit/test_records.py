@@ -291,7 +291,7 @@ def test_a_scan_lists_a_key_once_and_says_its_type(one: OnePartition) -> None:
     one.write()
 
     def scanned(*words: bytes) -> bytes:
-        return scan_page(one.engine, WHOLE_RING, [b"SCAN", b"0", *words], one.now_ms)
+        return scan_page(one.execution(), WHOLE_RING, [b"SCAN", b"0", *words])
 
     assert scanned().count(b"log/a") == 1
     assert b"text" not in scanned(b"TYPE", b"records") and b"log/a" in scanned(b"TYPE", b"records")

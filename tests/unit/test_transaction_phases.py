@@ -13,6 +13,7 @@ from fortdb.limits import TRACE_AGE_MS, TRANSACTION_MS_MAX
 from fortdb.node import service as service_module
 from fortdb.node import transactions as node_transactions
 from fortdb.protocol.commands import TABLE
+from fortdb.protocol.resp import pack
 from fortdb.replication.messages import FrameReader
 from fortdb.router import transactions as router_transactions
 from tests.unit.transaction_simulation import DEADLINE_MS, PARTITIONS, Answer, World, keys_in
@@ -253,10 +254,10 @@ def test_a_scan_sees_what_is_committed(world: World, chance: Random) -> None:
     world.routers[0].transact(f"SET {A} 2", f"SET {keys_in(0, 2)[1]} 2", f"SET {C} 2")
     while not world.locked():
         world.step(chance)
-    world.node.tick()
-    world.node.tick()
-    reply = world.node.scan(world.node.hosted[0], [b"SCAN", b"0", b"COUNT", b"100"], world.now_ms)
-    assert A.encode() in reply and keys_in(0, 2)[1].encode() not in reply
+    walked, scan = Answer(), pack([b"SCAN", b"0", b"COUNT", b"100"])
+    world.routers[1].service._request(0, scan, TABLE["SCAN"], walked)
+    world.settle(chance)
+    assert sorted(walked.value[1]) == sorted(key.encode() for key in keys_in(0, 2)), "it waited for the lock"
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -20,7 +20,7 @@ from fortdb.replication.entries import Operation, RequestId, decode_entry
 from fortdb.ring.tokens import hash_of
 from fortdb.storage.keys import transaction_of
 from fortdb.storage.values import expiry_of
-from tests.support.ways import needs_c
+from tests.support.ways import needs_c, received
 from tests.unit.test_native_clients import Node
 
 pytestmark = needs_c  # the short way is what must not be taken in the middle of a transaction
@@ -294,7 +294,7 @@ def test_a_locked_key_is_for_the_long_way(made: Node, decision: bytes, value: by
     assert ask(made, "PREPARE", b"t", b"5", b"9", *bundle.encode()) == b"*1\r\n:1\r\n"
     before = sum(made.front.plain_counts)
     assert say(made, "GET other", "SET other 1") == b"$-1\r\n+OK\r\n"
-    assert say(made, "SCAN 0 COUNT 100").startswith(b"*2\r\n$1\r\n0\r\n*2\r\n"), "keys, and no records"
+    assert say(made, "RANGE {other}") == b"*2\r\n$-1\r\n*0\r\n", "nothing is locked there"
     assert say(made, "DBSIZE") == b":2\r\n"
     assert sum(made.front.plain_counts) == before
     made.client.send(pack([b"GET", b"n"]))
@@ -304,8 +304,25 @@ def test_a_locked_key_is_for_the_long_way(made: Node, decision: bytes, value: by
     assert ask(made, "FINISH", b"t", decision) == b"+OK\r\n"
     made.turn(3)
     assert made.client.recv(100) == value
+    assert say(made, "SCAN 0 COUNT 100").startswith(b"*2\r\n$1\r\n0\r\n*2\r\n"), "keys, and no records"
     say(made, "GET n")
     assert not made.in_c or sum(made.front.plain_counts) > before, "the short way again"
+
+
+@pytest.mark.parametrize("walk", ["SCAN 0 COUNT 100", "RANGE {n}"])
+def test_a_walk_waits_for_what_may_be_committed_already(made: Node, walk: str) -> None:
+    """Whoever committed was answered before this part heard of it."""
+    ask(made, "PREPARE", b"t", b"5", b"9", *Bundle([[b"SET", b"{n}1", b"1"]]).encode())
+    made.client.send(pack(walk.encode().split()))
+    made.turn(5)
+    with pytest.raises(BlockingIOError):
+        made.client.recv(100)
+    assert ask(made, "FINISH", b"t", b"COMMIT") == b"+OK\r\n"
+    told = b""
+    while not told:  # a SCAN waits until what was committed is in the data, too
+        made.turn()
+        told = received(made.client)
+    assert told.endswith(b"*1\r\n$4\r\n{n}1\r\n")
 
 
 def test_the_short_way_serves_no_longer_than_the_long_one(made: Node) -> None:
