@@ -131,6 +131,12 @@ class OutcomeUnknown(FortError):
     answer = Answer.UNKNOWN
 
 
+class FeedLost(FortError):
+    """A feed cannot go on from the position: changes behind it are no longer in the log."""
+
+    code = "FEEDLOST"
+
+
 class StorageFailed(FortError):
     """The engine refused a read or a write (checksum, full disk, I/O); never a wrong answer."""
 

@@ -86,6 +86,12 @@ TRIM_COUNT = 8  # old versions trimmed with one write, so that a smaller KEEP ta
 LOG_SEGMENT_BYTES = 4 * 1024 * 1024  # granularity at which a log's head is trimmed
 LOG_SEGMENTS_MAX = 256  # kept while a live follower still catches up; then it needs a snapshot
 LOG_SEGMENTS_KEPT = 8  # kept for followers that were away; older ones need a snapshot
+FEED_WAIT_MS = 5_000  # a node is asked for changes for so long; then it says how far it has looked
+FEED_READ_BYTES = 256 * 1024  # of the log, looked through for one asker in one tick
+FEED_ASKERS_MAX = 20_000  # that wait in a node for changes
+FEED_WORDS_MAX = 4_096  # of a position, one for each partition
 
 # What a router may hold.
+FEED_LATE_MS = 3_000  # a node that is so late with changes is not waited for
+FEED_BEHIND_ASKED = 4  # partitions asked at a time for a reader that is catching up
 CHANNEL_REQUESTS_MAX = 20_000  # unanswered requests to one partition before clients are paused

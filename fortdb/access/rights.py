@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from fortdb.access.users import DEFAULT_KEYSPACE, Right, User
 from fortdb.errors import BadRequest, FortError, PermissionDenied
 from fortdb.protocol.commands import Command, CommandKind, keys_of
+from fortdb.protocol.feeds import Scope, selection_of
 
 _RIGHT_OF_KIND = {
     CommandKind.READ: Right.READ,
     CommandKind.WRITE: Right.WRITE,
     CommandKind.RING: Right.SCAN,
     CommandKind.ADMIN: Right.ADMIN,
+    CommandKind.FEED: Right.READ,
 }
 _TELLS_WHAT_IT_HELD = frozenset(
     {"GETDEL", "GETEX", "GETSET", "INCR", "DECR", "INCRBY", "DECRBY"}  # flags RW ACCESS in Redis' table
@@ -75,10 +77,10 @@ def refusal(user: User, command: Command, args: list[bytes]) -> Refusal | None:
                 "which walks over all keys"
             )
             return Refusal(error, Right.SCAN.value)
-        if command.name == "RANGE" and b"/" not in args[1]:
+        if _may_meet_all(command, args):
             error = PermissionDenied(
-                f"User {user.name} may not see all keyspaces, and keys with this prefix can be in any; "
-                "begin it with the keyspace, as in orders/{17}"
+                f"User {user.name} may not see all keyspaces, and this shows keys of any; name the keyspace, as in"
+                " orders/{17} or KEYSPACE orders"
             )
             return Refusal(error, Right.READ.value)
         for key in _all_keys_of(command, args):
@@ -99,7 +101,22 @@ def refusal(user: User, command: Command, args: list[bytes]) -> Refusal | None:
     return None
 
 
+def _may_meet_all(command: Command, args: list[bytes]) -> bool:
+    """Whether a command shows keys that it does not name, of whatever keyspace."""
+    if command.name == "RANGE":
+        return b"/" not in args[1]
+    selection = selection_of(args) if command.name == "FEED" else None
+    if selection is None:
+        return False
+    if selection.scope is Scope.PREFIX:
+        return b"/" not in selection.name
+    return selection.scope in (Scope.ALL, Scope.PARTITION)
+
+
 def _all_keys_of(command: Command, args: list[bytes]) -> list[bytes]:
+    selection = selection_of(args) if command.name == "FEED" else None
+    if selection is not None:
+        return [selection.name + b"/" if selection.scope is Scope.KEYSPACE else selection.name]
     if command.first_key:
         return keys_of(command, args)
     return args[1:2] if command.name == "WHY" else []  # told about a key, not sent to where it lies

@@ -16,6 +16,7 @@ from fortdb.client import OPEN, Access, Address, Client, PartitionStatus, RingSt
 from fortdb.errors import FortError
 from fortdb.model import Ack, Policy
 from fortdb.protocol.commands import ALIASES, TABLE, lookup
+from fortdb.protocol.feeds import Scope
 
 RING_FRESH_S = 10.0  # names change rarely; one question while a line is typed is enough
 RING_TIMEOUT_S = 1.0  # a completion later than this is of no use
@@ -23,6 +24,7 @@ RING_TIMEOUT_S = 1.0  # a completion later than this is of no use
 SUBCOMMANDS = {
     "LEADER": ("MOVE",),
     "LAYOUT": ("PLAN", "APPLY"),
+    "FEED": ("SUBSCRIBE", "POSITION", "UNSUBSCRIBE"),
     "KEYSPACE": ("CREATE", "ALTER", "SHOW", "LIST", "DROP"),
 }
 OPTIONS = ("POLICY", "ACK", "RETENTION", "KEEP")
@@ -66,6 +68,14 @@ class CommandCompleter(Completer):
                 return [f"{name}/" for name in self._keyspaces()]
             case [command]:
                 return SUBCOMMANDS.get(command, ())
+            case ["FEED", "SUBSCRIBE" | "POSITION"]:
+                return [scope.value for scope in Scope]
+            case ["FEED", _, "KEYSPACE"]:
+                return self._keyspaces()
+            case ["FEED", _, "KEY" | "PREFIX"]:
+                return [f"{name}/" for name in self._keyspaces()]
+            case ["FEED", _, "PARTITION"]:
+                return [partition.name for partition in self._partitions()]
             case ["KEYSPACE", "ALTER" | "SHOW" | "DROP"]:
                 return self._keyspaces()
             case ["KEYSPACE", "CREATE" | "ALTER", _, *words]:

@@ -30,6 +30,7 @@ COMMANDS = {
     "remove": "fortdb.cli.records",
     "history": "fortdb.cli.records",
     "purge": "fortdb.cli.records",
+    "feed": "fortdb.cli.feed",
     "ping": "fortdb.cli.keys",
     "status": "fortdb.cli.status",
     "why": "fortdb.cli.why",

@@ -5,6 +5,7 @@ from fortdb.client.address import PORT_DEFAULT, Address, parse_address, parse_ur
 from fortdb.client.client import Client
 from fortdb.client.connection import Connection, Reply
 from fortdb.client.failures import Conflict, ConnectionFailed
+from fortdb.client.feed import Change, Feed
 from fortdb.client.pipeline import Later, Pipeline
 from fortdb.client.records import Record, Version, parse_record_id
 from fortdb.client.status import (
@@ -25,11 +26,13 @@ __all__ = [
     "PORT_DEFAULT",
     "Access",
     "Address",
+    "Change",
     "Client",
     "Conflict",
     "Connection",
     "ConnectionFailed",
     "Explanation",
+    "Feed",
     "Later",
     "LayoutPlan",
     "NodeStatus",

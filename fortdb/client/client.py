@@ -21,6 +21,7 @@ from fortdb.client.access import Access
 from fortdb.client.address import PORT_DEFAULT, Address, parse_url
 from fortdb.client.connection import Connection, Exchange, Reply
 from fortdb.client.failures import Conflict
+from fortdb.client.feed import Feed, selection_words
 from fortdb.client.pipeline import Pipeline
 from fortdb.client.pool import Pool
 from fortdb.client.records import Record, Version
@@ -76,9 +77,8 @@ class Client:
         self._access = access if access is not None else said
         context = self._access.context()
         self._timeout_s = timeout_s
-        self._pool = Pool(
-            lambda: Connection(self.address, connect_timeout_s, self._access, context), connections_max
-        )
+        self._connect = lambda: Connection(self.address, connect_timeout_s, self._access, context)
+        self._pool = Pool(self._connect, connections_max)
 
     def __enter__(self) -> Self:
         return self
@@ -272,6 +272,35 @@ class Client:
     def purge(self, *keys: bytes | str) -> int:
         """Remove keys with their records and their history; how many had anything."""
         return self.run(records.purge(keys))
+
+    # Changes
+
+    def feed(
+        self,
+        *,
+        key: bytes | str | None = None,
+        prefix: bytes | str | None = None,
+        keyspace: str | None = None,
+        partition: str | None = None,
+        since: str | None = None,
+        values: bool = True,
+    ) -> Feed:
+        """Changes of one key, of keys with a prefix, of a keyspace, of a partition, or of all keys, from now or
+        from behind a position on; see `Feed`. It has a connection of its own, and begins before this returns."""
+        selection = selection_words(key, prefix, keyspace, partition)
+        return Feed(self._connect, selection, since, values, self._timeout_s)
+
+    def feed_position(
+        self,
+        *,
+        key: bytes | str | None = None,
+        prefix: bytes | str | None = None,
+        keyspace: str | None = None,
+        partition: str | None = None,
+    ) -> str:
+        """The present position of such a feed: scan, then take the feed `since` this one, and nothing is missed."""
+        words = selection_words(key, prefix, keyspace, partition)
+        return self.run(requests.text([b"FEED", b"POSITION", *words])).decode()
 
     def ping(self) -> float:
         """Seconds that one round trip to the router takes."""

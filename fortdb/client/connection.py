@@ -124,15 +124,40 @@ class Connection:
                     raise TimeoutError("it did not answer in time")
                 self._receive(replies)
         except (OSError, ProtocolError) as error:
-            self.close()
-            failure = ConnectionFailed(f"the connection to {self.address} broke: {_reason(error)}")
-            return Exchange(replies, sent_bytes, failure, timed_out)
+            return Exchange(replies, sent_bytes, self._broken(error), timed_out)
         except BaseException:  # interrupted half-way: what comes next would answer this exchange
             self.close()
             raise
         if len(replies) > len(commands) or self._reader.has_data():
             self.close()  # more than was asked for: it would be taken for the next answer
         return Exchange(replies[: len(commands)], sent_bytes)
+
+    def say(self, command: bytes, deadline_s: float) -> None:
+        """Send a packed command whose answer is read by `hear`. Raises `ConnectionFailed`."""
+        payload, sent_bytes = memoryview(command), 0
+        try:
+            while sent_bytes < len(payload):
+                sent_bytes += self._send(payload[sent_bytes:])
+                if sent_bytes < len(payload) and not self._wait(True, deadline_s):
+                    raise TimeoutError("it did not take more in time")
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def hear(self, deadline_s: float) -> list[Reply]:
+        """What has arrived, asked for or not; nothing if nothing has until the monotonic `deadline_s`. Raises
+        `ConnectionFailed`."""
+        heard: list[Reply] = []
+        try:
+            if self._wait(False, deadline_s):
+                self._receive(heard)
+        except (OSError, ProtocolError) as error:
+            if not heard:
+                raise self._broken(error) from error
+        return heard
+
+    def _broken(self, error: Exception) -> ConnectionFailed:
+        self.close()
+        return ConnectionFailed(f"the connection to {self.address} broke: {_reason(error)}")
 
     def close(self) -> None:
         """Close the socket. Idempotent."""

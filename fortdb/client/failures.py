@@ -17,6 +17,7 @@ from fortdb.errors import (
     CrossPartition,
     Discarded,
     DiskFull,
+    FeedLost,
     FortError,
     NotEnoughReplicas,
     NotLeader,
@@ -60,6 +61,7 @@ _CLASSES: dict[str, type[FortError]] = {
     "NOAUTH": AuthenticationRequired,
     "WRONGPASS": AuthenticationFailed,
     "NOPERM": PermissionDenied,
+    "FEEDLOST": FeedLost,
 }
 
 _PROTOCOL_ERROR = "Protocol error"

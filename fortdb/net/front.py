@@ -28,6 +28,7 @@ from fortdb.limits import (
     STRANGER_MS_MAX,
 )
 from fortdb.native import bind
+from fortdb.net.feeds import Feed
 from fortdb.net.gate import Gate
 from fortdb.net.gather import Completes, Gather, Part
 from fortdb.net.loop import Loop
@@ -47,6 +48,9 @@ from fortdb.protocol.transactions import AT_ONCE, Bundle, Queued, elements, inte
 log = structlog.get_logger(__name__)
 
 _SWEEP_MS = 1_000
+IN_FEED = frozenset({"FEED", "PING", "QUIT"})
+"""What a connection with a feed may say."""
+_IN_FEED = BadRequest("this connection has a feed: only FEED UNSUBSCRIBE, PING and QUIT are allowed on it")
 _FIRST_WINDOW = 64  # commands under way on a connection before the size of its answers is known
 
 
@@ -110,7 +114,7 @@ class ClientConnection(Stream):
 
     __slots__ = (
         *("session", "last_active_ms", "slots", "held_bytes", "taken_bytes", "reply_bytes", "window"),
-        *("tail", "is_special", "way", "user", "credential", "is_waiting", "began_ms"),
+        *("tail", "is_special", "way", "user", "credential", "is_waiting", "began_ms", "feed"),
         *("_front", "_parser", "_backlog", "_awaited"),
     )
 
@@ -126,6 +130,7 @@ class ClientConnection(Stream):
         self.credential = ""  # with which of its password hashes
         self.is_waiting = False  # for a password to be verified
         self.began_ms = front.loop.now_ms
+        self.feed: Feed | None = None  # of changes; then there are no other commands
         self._front = front
         self._parser = RequestParser()
         self._backlog: deque[list[bytes] | FortError] = deque()
@@ -214,6 +219,8 @@ class ClientConnection(Stream):
             self.loop.call_next(self._work)
 
     def closed(self, reason: str) -> None:
+        if self.feed is not None:
+            self.feed.close()
         self.slots.clear()
         self._backlog.clear()
         self._front.closed(self)
@@ -243,7 +250,11 @@ class ClientConnection(Stream):
                 if isinstance(request, ProtocolError):
                     self.quit()
         self.is_special = (
-            bool(backlog) or self._has_order() or self.is_waiting or not self._parser.is_between_arrays
+            bool(backlog)
+            or self._has_order()
+            or self.is_waiting
+            or self.feed is not None
+            or not self._parser.is_between_arrays
         )
         if self.is_paused and self.is_open:
             self.resume()
@@ -270,6 +281,8 @@ class ClientConnection(Stream):
 
     def quit(self) -> None:
         """Close after everything asked before has been answered."""
+        if self.feed is not None:
+            self.feed.close()
         self._backlog.clear()
         self.is_closing = True
         self.pause()
@@ -319,6 +332,9 @@ class Front:
         """One command of one client."""
         self.commands_total += 1
         command, session = lookup(args[0]), connection.session
+        if connection.feed is not None and (command is None or command.name not in IN_FEED):
+            connection.reply(_IN_FEED.wire())
+            return
         if self.gate is not None and self.gate.stops(connection, command, args):
             return
         if command is None:
@@ -440,6 +456,7 @@ class Front:
             elif (
                 self.idle_ms_max
                 and not connection.slots
+                and connection.feed is None
                 and now_ms - connection.last_active_ms > self.idle_ms_max
             ):
                 connection.close("idle for too long")

@@ -14,13 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fortdb.access.pace import Bucket
-from fortdb.access.rights import needs, refusal
+from fortdb.access.rights import keyspace_of, needs, refusal
 from fortdb.access.users import DEFAULT_USER, Right, User, Users
 from fortdb.errors import AuthenticationFailed, AuthenticationRequired, BadRequest, Busy, FortError
 from fortdb.net.audit import Audit
 from fortdb.net.logins import Logins
 from fortdb.net.loop import Loop
 from fortdb.protocol.commands import Command, CommandKind
+from fortdb.protocol.feeds import Scope, Selection, selection_of
 from fortdb.protocol.transactions import Queued
 
 if TYPE_CHECKING:
@@ -66,6 +67,18 @@ class Gate:
                 connection.quit()
             else:
                 self._let_in(connection, user, connection.credential)
+                self._look_at_feed(connection, user)
+
+    def _look_at_feed(self, connection: ClientConnection, user: User) -> None:
+        """A feed ends that its user may not have any more."""
+        feed = connection.feed
+        problem = None if feed is None else refusal(user, feed.command, feed.args)
+        if feed is not None and problem is not None:
+            self.refused_total += 1
+            self._audit.refusal(
+                "audit_refused", command=feed.command.name, needs=problem.needs, **_who(connection)
+            )
+            feed.end(problem.error)
 
     def close(self) -> None:
         """Verify nothing more."""
@@ -105,6 +118,8 @@ class Gate:
             return True
         if command.kind is CommandKind.ADMIN and Right.ADMIN in needs(command, args):
             self._audit.event("audit_admin", command=_words(command, args), **_who(connection))
+        elif command.kind is CommandKind.FEED:
+            self._audit.event("audit_feed", command=_words(command, args), **_who(connection))
         return False
 
     def stops_transaction(self, connection: ClientConnection, queued: list[Queued]) -> bool:
@@ -202,9 +217,21 @@ def _who(connection: ClientConnection) -> dict[str, str]:
 def _words(command: Command, args: list[bytes]) -> str:
     """What an operator asked for; plans are long, and stored by the coordination store anyway."""
     words = args[1:2] if command.name == "LAYOUT" else args[1:]
+    if command.kind is CommandKind.FEED:
+        selection = selection_of(args) if command.name == "FEED" else Selection(Scope.KEY, args[1])
+        words = args[1:2] if command.name == "FEED" else []
+        if selection is not None:
+            words += [selection.scope.value.encode(), _shown(selection)]
     return " ".join([command.name, *(word.decode("utf-8", "backslashreplace") for word in words)])[
         :_WORDS_MAX
     ]
+
+
+def _shown(selection: Selection) -> bytes:
+    """What a feed is of, without keys."""
+    if selection.scope in (Scope.KEY, Scope.PREFIX):
+        return keyspace_of(selection.name) + b"/..."
+    return selection.name
 
 
 def _has_credentials(args: list[bytes]) -> bool:

@@ -14,7 +14,7 @@ from fortdb.protocol.resp import OK, array, bulk, integer
 
 class Calls:
     """`REPLICAS`, `REPLICA partition-id`, `KEYSPACES`, `TRACES`, `LEADER MOVE partition node`,
-    `STALE partition-id command...`."""
+    `CHANGES partition-id after ...`, `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service
@@ -36,6 +36,8 @@ class Calls:
                 slot.complete(bulk(describe_partition(self._service, int(partition))))
             case ["TRACES"]:
                 slot.complete(array([_trace(trace) for trace in self._service.traces()]))
+            case ["CHANGES", _, _, _] if len(args) > 5:
+                self._service.changes.ask(slot, args)
             case ["KEYSPACES"]:
                 slot.complete(integer(self._service.view.keyspaces_revision))
             case ["LEADER", "MOVE", partition, target]:

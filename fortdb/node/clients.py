@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
 from fortdb.native import lane
+from fortdb.net.feeds import Asked, Feeds
 from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Completes, Gather, Part, sum_of
 from fortdb.net.stream import Way
@@ -38,6 +39,7 @@ class NodeClients:
         self._service = service
         self._information = information
         self._settings = settings
+        self.feeds = Feeds(service.loop, self, service.settings.write_ms_max, knows_leaders=False)
 
     def way(self, counts: list[int]) -> Way | None:
         """The short way of plain requests, where there is one."""
@@ -64,6 +66,8 @@ class NodeClients:
         if command.kind is CommandKind.ADMIN or command.name == "PURGEALL":
             raise BadRequest(f"{command.name} is a router's command; connect to a router")
         tokens = self._known_tokens()
+        if command.kind is CommandKind.FEED:
+            return self.feeds.execute(tokens, connection, command, args)
         if command.name == "SCAN":
             return self._submit(connection, self._led(tokens, parse_cursor(args[1])), command, args)
         if command.name == "DBSIZE":
@@ -77,6 +81,22 @@ class NodeClients:
         slot = connection.slot()
         self._scatter(slot, tokens, command, args)
         return slot
+
+    def leader_of(self, partition: int) -> object:
+        """This node, as far as it is asked."""
+        return None
+
+    def ask_changes(self, partition: int, args: list[bytes], slot: Asked) -> Callable[[], None]:
+        """Ask a partition that is to be led here, in a moment: an answer leads to the next question."""
+
+        def ask() -> None:
+            try:
+                self._service.changes.ask(slot, args)
+            except FortError as error:
+                slot.complete(error.wire())
+
+        self._service.loop.call_next(ask)
+        return lambda: None
 
     def watch(self, slot: Completes, keys: list[bytes]) -> None:
         """Ask the partitions of these keys, which are to be led here, for their versions."""

@@ -53,6 +53,7 @@ from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
 from fortdb.node import transactions, versions
+from fortdb.node.changes import Changes
 from fortdb.node.disk import (
     DataRange,
     Segments,
@@ -237,6 +238,7 @@ class NodeService:
         self.call: Callable[[CallSlot, list[bytes]], None] = lambda slot, args: None
         self.refusal: FortError | None = None  # why no write is accepted at all, say a full disk
         self.links = Links(self)
+        self.changes = Changes(self)
         self._to_answer: dict[Hosted, None] = {}  # led, with an acknowledgement that came in this tick
         self._to_apply: dict[
             Hosted, None
@@ -690,6 +692,8 @@ class NodeService:
             self.outbox.flush()  # followers write while this node does
             self._write(touched)
             self.tick_latency.observe(perf_counter() - began_s)
+        if self.changes.waiting:
+            self.changes.look()
         self.outbox.flush()
         self._wall_ms = wall_ms()
 
@@ -890,6 +894,7 @@ class NodeService:
         """Every 100 ms: time-outs, and what has become due by time alone."""
         now_ms = self.loop.now_ms
         self.touched |= self._to_apply
+        self.changes.time_out()
         for partition, early in list(self._early.items()):
             if early[0].deadline_ms <= now_ms:
                 self.not_hosted(partition)

@@ -20,6 +20,7 @@ class CommandKind(Enum):
     WRITE = "write"  # a partition's leader, through its log
     RING = "ring"  # every partition in turn
     ADMIN = "admin"  # a router, for an operator
+    FEED = "feed"  # the connection, which gets changes as they are committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,13 @@ class Command:
     step: int = 1
 
 
-_S, _R, _W, _N, _A = (
+_S, _R, _W, _N, _A, _F = (
     CommandKind.SESSION,
     CommandKind.READ,
     CommandKind.WRITE,
     CommandKind.RING,
     CommandKind.ADMIN,
+    CommandKind.FEED,
 )
 
 _COMMANDS = (
@@ -247,6 +249,22 @@ _COMMANDS = (
         "Settings as Redis names them",
     ),
     Command("INFO", -1, _S, "INFO [section ...]", "About this process"),
+    Command(
+        "FEED",
+        -2,
+        _F,
+        "FEED SUBSCRIBE|POSITION ALL|PARTITION name|KEYSPACE name|PREFIX prefix|KEY key [FROM position] [NOVALUES]"
+        " | FEED UNSUBSCRIBE",
+        "Changes of keys as they are committed, and from a position on",
+    ),
+    Command(
+        "WATCHKEY",
+        -2,
+        _F,
+        "WATCHKEY key [FROM position] [NOVALUES]",
+        "The same as FEED SUBSCRIBE KEY key",
+        1,
+    ),
     Command("RING", 1, _A, "RING", "The state of the ring, as JSON"),
     Command("WHY", 2, _A, "WHY key", "Where a key lies and what stands in the way of a write, as JSON"),
     Command(

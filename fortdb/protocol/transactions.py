@@ -83,6 +83,8 @@ class Queue:
 
 def check_queued(command: Command, args: list[bytes]) -> None:
     """Raises `BadRequest` for a command that cannot be part of a transaction."""
+    if command.kind is CommandKind.FEED:
+        raise BadRequest(f"{command.name} is about the connection; say it outside of MULTI")
     if command.kind in (CommandKind.RING, CommandKind.ADMIN):
         raise BadRequest(f"{command.name} is about the whole ring; say it outside of MULTI")
     if command.name == "RANGE":

@@ -102,6 +102,10 @@ class TokenMap:
             )
         return next(iter(held))
 
+    def all_names(self) -> list[tuple[int, str]]:
+        """Ids and names of the partitions, in the order of their tokens."""
+        return [(partition.id, partition.name) for partition in self._partitions]
+
     def by_name(self, name: str) -> Partition | None:
         """The partition of that name."""
         return self._names.get(name)

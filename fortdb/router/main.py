@@ -16,6 +16,7 @@ from fortdb.config import RouterConfig, certificate_files
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.open import open_store
 from fortdb.coordination.session import Session
+from fortdb.errors import Unavailable
 from fortdb.model import ClusterView
 from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
@@ -148,6 +149,7 @@ class Router:
         log.info("draining")
         notify("STOPPING=1", "STATUS=answering what was asked")
         self.front.stop_listening()
+        self.service.feeds.end_all(Unavailable("this router stops; go on at another one, from your position"))
         deadline_ms = steady_ms() + _DRAIN_MS_MAX
 
         def stop_when_idle() -> None:

@@ -18,6 +18,7 @@ from fortdb.errors import BadRequest, FortError, Unavailable
 from fortdb.limits import KEY_BYTES_MAX
 from fortdb.model import ClusterView, NodeState
 from fortdb.native import bind, lane
+from fortdb.net.feeds import Asked, Feeds
 from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Completes, Gather, Part, sum_of
 from fortdb.net.loop import Loop
@@ -89,6 +90,7 @@ class RouterService:
         self._calls: dict[int, tuple[str, Completes]] = {}
         self._next_call = 1
         self.coordinator = Coordinator(self, self._own.session)
+        self.feeds = Feeds(loop, self, deadline_ms, knows_leaders=True)
         loop.call_every(_SWEEP_MS, self._sweep)
 
     # --- the map --------------------------------------------------------------------------------
@@ -167,6 +169,8 @@ class RouterService:
                 self.administer(slot, command, args)
                 return slot
             tokens = self._known_tokens()
+            if command.kind is CommandKind.FEED:
+                return self.feeds.execute(tokens, connection, command, args)
             if name == "SCAN":
                 return self._send(connection, tokens, parse_cursor(args[1]), command, args)
             if name == "DBSIZE":
@@ -284,15 +288,34 @@ class RouterService:
     def call(self, node: str, args: list[bytes], slot: Completes, within_ms: int | None = None) -> None:
         """A command to a node itself; `slot` gets its answer, or an error if the link breaks or there is none in
         time."""
+        number = self._call(node, args, slot)
+        if number:
+            self.loop.call_later(within_ms or self.deadline_ms, partial(self._call_timed_out, number))
+
+    def _call(self, node: str, args: list[bytes], slot: Completes) -> int:
+        """The number of a call, 0 if the node cannot be reached and `slot` knows it."""
         link = self.links.get(node)
         if link is None or not link.is_up:
             slot.complete(Unavailable(f"{node} cannot be reached").wire())
-            return
+            return 0
         number = self._next_call
         self._next_call += 1
         self._calls[number] = (node, slot)
         link.write(encode_call(number, pack(args)))
-        self.loop.call_later(within_ms or self.deadline_ms, partial(self._call_timed_out, number))
+        return number
+
+    def leader_of(self, partition: int) -> object:
+        """Who leads a partition, as far as this router knows, and in which epoch."""
+        channel = self.channels[partition]
+        return channel.leader, channel.epoch
+
+    def ask_changes(self, partition: int, args: list[bytes], slot: Asked) -> Callable[[], None]:
+        """Ask a partition's leader for changes; feeds look after the time themselves."""
+        number = self._call(self.channels[partition].leader or "nobody", args, slot)
+        return lambda: self._forget_call(number)
+
+    def _forget_call(self, number: int) -> None:
+        self._calls.pop(number, None)
 
     def _call_timed_out(self, number: int) -> None:
         node, slot = self._calls.pop(number, ("", None))

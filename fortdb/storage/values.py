@@ -113,6 +113,11 @@ def is_records(stored: bytes) -> bool:
     return stored[:1] == bytes((RECORDS,))
 
 
+def is_single(stored: bytes) -> bool:
+    """Whether a stored value is what a key holds by itself, one value."""
+    return stored[:1] in (_PLAIN_PREFIX, bytes((EXPIRING,)))
+
+
 def type_name(stored: bytes) -> bytes:
     """What `TYPE` and `SCAN` call a stored value."""
     return b"records" if is_records(stored) else b"string"
