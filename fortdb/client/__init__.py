@@ -19,11 +19,13 @@ from fortdb.client.status import (
 )
 from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, WhyFinding, WhyRecord, WhyReplica, WhyRoute
+from fortdb.client.worm import Altered, Protection, Receipt, Verified
 
 __all__ = [
     "OPEN",
     "PORT_DEFAULT",
     "Access",
+    "Altered",
     "Address",
     "Client",
     "Conflict",
@@ -36,10 +38,13 @@ __all__ = [
     "PartitionStatus",
     "Pipeline",
     "PlannedMove",
+    "Protection",
+    "Receipt",
     "Record",
     "Reply",
     "RingStatus",
     "Transaction",
+    "Verified",
     "Version",
     "WhyFinding",
     "WhyRecord",
