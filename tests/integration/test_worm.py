@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from fortdb.cli.main import main
 from fortdb.client import Client, Receipt
 from fortdb.errors import BadRequest, FortError, Immutable, OutcomeUnknown, WrongType
+from fortdb.limits import LOG_SEGMENT_BYTES, LOG_SEGMENTS_KEPT
 from fortdb.local.ring import LocalRing
 from fortdb.model import Mode, Policy, RecordId
 from fortdb.ring.tokens import hash_of
@@ -184,3 +186,27 @@ def test_receipts_are_no_part_of_transactions(tmp_path: Path) -> None:
             batch.execute()
         with ring.client() as client, pytest.raises(FortError, match="no partition 99"):
             client.command("CHAIN", 99, 0)
+
+
+def test_a_snapshot_carries_records_holds_and_chain(tmp_path: Path) -> None:
+    with running_ring(tmp_path, partitions=1) as ring, ring.client() as client:
+        client.create_keyspace("ledger", policy=Policy.WORM, retention_ms=DAY_MS)
+        first = _added(client, "ledger/a", "deed")
+        assert client.hold("ledger/a", first)
+        node = partition_of(ring).followers[0]
+        ring.process(node).kill()
+        shutil.rmtree(ring.process(node).directory / "data")
+        for number in range((LOG_SEGMENTS_KEPT + 4) * LOG_SEGMENT_BYTES // 1_000_000):
+            _added(client, "ledger/b", f"{number}" + "x" * 1_000_000)
+        ring.process(node).start()
+        wait_healthy(ring)
+        assert "snapshot_installing" in ring.process(node).log_path.read_text()
+        found = list(client.verify(replicas=True))
+        assert len(found) == 3 and {one.altered for one in found} == {None}
+        assert {one.records for one in found} == {1 + client.record_count("ledger/b")}
+        client.move_leader("p-000", node)
+        eventually("the move shows", lambda: partition_of(ring).leader == node)
+        with pytest.raises(Immutable, match="is held"):
+            client.remove("ledger/a", first, bypass=True)
+        _added(client, "ledger/a", "goes on")
+        assert all(one.altered is None for one in client.verify(replicas=True))
