@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -36,7 +36,7 @@ from fortdb.client.status import (
 )
 from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, parse_why
-from fortdb.client.worm import Protection, Receipt, Verified
+from fortdb.client.worm import Altered, Protection, Receipt, Verified
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.limits import PAGE_COUNT
 from fortdb.model import Ack, Keyspace, Mode, Policy, RecordId
@@ -45,6 +45,7 @@ T = TypeVar("T")
 K = TypeVar("K", bytes, str)
 
 ATTEMPTS_MAX = 2  # the second one is on a fresh connection; a third would learn nothing new
+CATCH_UP_S = 4.0  # a follower in sync hears in far less what is committed
 SCAN_COUNT = 1000  # keys asked for in one step: few round trips, answers well below a tick's room
 
 
@@ -294,14 +295,22 @@ class Client:
         """Follow the chain of each partition, with `replicas` on each of its nodes, reading all records in it.
         `keyspace` bounds which are counted; a chain is followed as a whole."""
         for partition in self.ring().partitions:
-            nodes = partition.replicas if replicas else ()
-            for node in (None, *(node for node in nodes if node != partition.leader)):
+            leaders = worm.verify(self.run, partition.name, partition.id, None, keyspace)
+            yield leaders
+            for node in partition.followers if replicas else ():
                 found = worm.verify(self.run, partition.name, partition.id, node, keyspace)
-                if node is not None and found.altered is None and found.last >= found.first:
-                    page = self.run(worm.chain(partition.id, found.last, node))
-                    leaders = self.run(worm.chain(partition.id, page.last, None))
-                    found = replace(found, altered=worm.disagreement(leaders, page))
+                if found.altered is None:
+                    found = replace(found, altered=self._disagreement(partition.id, node, leaders.last))
                 yield found
+
+    def _disagreement(self, partition: int, node: str, expected: int) -> Altered | None:
+        """Whether a follower's chain is another one than the leader's; it may be a moment behind, not for long."""
+        deadline_s = monotonic() + CATCH_UP_S
+        while (page := self.run(worm.chain(partition, expected, node))).last < expected:
+            if monotonic() > deadline_s:
+                return Altered(page.last + 1, b"", None, "the replica's chain ends before the leader's")
+            sleep(CATCH_UP_S / 20)
+        return worm.disagreement(self.run(worm.chain(partition, page.last, None)), page)
 
     def verify_receipt(self, receipt: Receipt) -> str | None:
         """None if what the receipt is about is there, unchanged and in its place in the chain; else what is not."""

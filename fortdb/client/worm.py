@@ -234,7 +234,10 @@ def _wrong(link: Link, before: bytes, expected: int) -> Altered | None:
 
 
 def disagreement(leaders: ChainPage, replica: ChainPage) -> Altered | None:
-    """Whether a replica's chain ended in another value than the leader's has there; `leaders` begins at its end."""
+    """Whether a replica's chain ended in another value than the leader's has there; `leaders` was asked for later, from
+    that end on."""
+    if leaders.last < replica.last:
+        return Altered(leaders.last + 1, b"", None, "the leader's chain ends before the replica's")
     there = next((link for link in leaders.links if link.ordinal == replica.last), None)
     if there is not None and there.chain != replica.head:
         return Altered(

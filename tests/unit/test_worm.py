@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hiredis import Reader
 
 from fortdb.access.rights import event_of, refusal
 from fortdb.access.users import Right, User
+from fortdb.client.worm import ChainPage, Verified, disagreement, verify
+from fortdb.client.worm import chain as chain_request
 from fortdb.errors import FortError, Immutable
-from fortdb.limits import HOLD_CHECK_MS, RETENTION_CLOCK_MS
+from fortdb.limits import CHAIN_COUNT, HOLD_CHECK_MS, RETENTION_CLOCK_MS
 from fortdb.model import Keyspace, Mode, Policy
 from fortdb.node import versions
 from fortdb.node.execute import HANDLERS
@@ -339,6 +343,45 @@ def test_links_behind_a_record_that_lives_stay(one: OnePartition) -> None:
     assert one.run("RECORD", KEY, kept) is None and one.contents() == {}
     stored = one.engine.get(chain_key(1, 0))
     assert stored is not None and Outline.decode(stored).clock_ms == one.now_ms
+
+
+def page_of(one: OnePartition, request: Any) -> ChainPage:
+    """What the client makes of the answer to a request for links."""
+    reader = Reader()
+    reader.feed(request.packed)
+    page: ChainPage = request.decode(one.run(*reader.gets()[:3]))
+    return page
+
+
+def test_the_client_does_the_sums(one: OnePartition) -> None:
+    for number in range(CHAIN_COUNT + 20):
+        one.run("ADD", KEY, number)
+    removed = one.run("ADD", "soft/a", "early")
+    one.run("ADD", "soft/a", "later")
+    assert one.run("REMOVE", "soft/a", removed, "BYPASS") == 1
+    last = CHAIN_COUNT + 22
+    found = verify(lambda request: page_of(one, request), "p-001", 1, None, "hard")
+    assert found == Verified("p-001", None, 1, last, CHAIN_COUNT + 20, 1, None)
+
+    spoiled: list[tuple[Callable[[ChainPage], ChainPage], int]] = [
+        (lambda page: replace(page, head=bytes(32)), last),
+        (lambda page: replace(page, before=b"x" * 32), 1),
+        (lambda page: replace(page, last=last + 1), last + 1),
+        (lambda page: replace(page, links=page.links[:3] + page.links[4:]), 4),
+        (lambda page: replace(page, links=(*page.links[:3], replace(page.links[3], until_ms=1))), 4),
+    ]
+    for spoil, ordinal in spoiled:
+        altered = verify(lambda request: spoil(page_of(one, request)), "p-001", 1, "node-2", None).altered  # noqa: B023
+        assert altered is not None and altered.ordinal == ordinal
+
+
+def test_a_replica_is_compared_with_its_leader(one: OnePartition) -> None:
+    for number in range(3):
+        one.run("ADD", KEY, number)
+    page = page_of(one, chain_request(1, 3, None))
+    assert disagreement(page, page) is None
+    assert disagreement(page, replace(page, head=bytes(32))) is not None
+    assert disagreement(replace(page, last=2), page) is not None
 
 
 # --- rights --------------------------------------------------------------------------------------------------------
