@@ -61,6 +61,12 @@ class WrongType(BadRequest):
     code = "WRONGTYPE"
 
 
+class Immutable(BadRequest):
+    """A WORM record that is held, or whose retention has not passed; it stays as it is."""
+
+    code = "IMMUTABLE"
+
+
 class ProtocolError(FortError):
     """The bytes on the connection are no request at all; the connection cannot go on."""
 

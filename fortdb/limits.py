@@ -83,6 +83,14 @@ CLEAN_COUNT = 1_000  # records of deleted keys cleaned away per partition and sw
 CLEAN_BYTES = 4 * 1024 * 1024  # and the bytes that are read for that
 PURGE_COUNT = 2_000  # keys of a keyspace that is dropped, in one step of a partition
 TRIM_COUNT = 8  # old versions trimmed with one write, so that a smaller KEEP takes hold by and by
+HOLD_CHECK_MS = 3_600_000  # a WORM record that is held beyond its retention is looked at again so late
+RETENTION_CLOCK_MS = (
+    60_000  # a partition's retention clock is written so often; a failover loses no more of it
+)
+HOLDS_MAX = 64  # of different names on one record or key
+HOLD_NAME_BYTES_MAX = 64
+CHAIN_COUNT = 500  # links of a chain in one answer
+CHAIN_BYTES = 4 * 1024 * 1024  # of records that are read and hashed for it
 LOG_SEGMENT_BYTES = 4 * 1024 * 1024  # granularity at which a log's head is trimmed
 LOG_SEGMENTS_MAX = 256  # kept while a live follower still catches up; then it needs a snapshot
 LOG_SEGMENTS_KEPT = 8  # kept for followers that were away; older ones need a snapshot

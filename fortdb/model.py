@@ -117,6 +117,19 @@ class Policy(Enum):
     PLAIN = "plain"  # one value
     RECORDS = "records"  # any number of records, each with an id
     VERSIONS = "versions"  # one value, and its former values
+    WORM = "worm"  # records that nobody changes or removes before their retention has passed
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether a key holds records."""
+        return self in (Policy.RECORDS, Policy.WORM)
+
+
+class Mode(Enum):
+    """Who may remove a WORM record before its retention has passed (the modes of S3 Object Lock)."""
+
+    GOVERNANCE = "governance"  # who has a right of its own, and says so
+    COMPLIANCE = "compliance"  # nobody
 
 
 class RecordId(NamedTuple):
@@ -137,6 +150,7 @@ class Keyspace:
     `retention_ms`: how long a record lives, or a version after another has taken its place; 0 for ever.
     `keep`: how many versions a key keeps, the present one among them; 0 for all. `version` counts the
     changes of the policy. `closed`: nothing is written to its keys, because the policy is about to change.
+    `mode` is for `Policy.WORM` alone.
     """
 
     name: str
@@ -146,6 +160,7 @@ class Keyspace:
     keep: int = 0
     version: int = 1
     closed: bool = False
+    mode: Mode = Mode.GOVERNANCE
 
 
 def keyspace_name(key: bytes) -> bytes:

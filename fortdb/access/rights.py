@@ -25,6 +25,8 @@ _RIGHT_OF_KIND = {
 _TELLS_WHAT_IT_HELD = frozenset(
     {"GETDEL", "GETEX", "GETSET", "INCR", "DECR", "INCRBY", "DECRBY"}  # flags RW ACCESS in Redis' table
 )
+_HOLDS = frozenset({"HOLD", "RELEASE"})
+_MAY_BYPASS = frozenset({"REMOVE", "RETAIN"})
 _SET_TELLS = frozenset({b"GET", b"IFEQ"})
 _VIEWS = frozenset({("LAYOUT", b"SHOW"), ("LAYOUT", b"PLAN"), ("KEYSPACE", b"LIST"), ("KEYSPACE", b"SHOW")})
 
@@ -45,11 +47,26 @@ def needs(command: Command, args: list[bytes]) -> tuple[Right, ...]:
         return (Right.READ,) if command.first_key else ()
     if name in ("RING", "WHY") or (name, args[1].upper() if len(args) > 1 else b"") in _VIEWS:
         return (Right.VIEW,)
+    if name in _HOLDS:
+        return (Right.GOVERN,)
+    if name in _MAY_BYPASS and any(option.upper() == b"BYPASS" for option in args[3:]):
+        return (Right.WRITE, Right.GOVERN)
     right = _RIGHT_OF_KIND.get(command.kind, Right.ADMIN)
     tells = name in _TELLS_WHAT_IT_HELD or (
         name == "SET" and any(option.upper() in _SET_TELLS for option in args[3:])
     )
     return (right, Right.READ) if tells else (right,)
+
+
+def event_of(command: Command, args: list[bytes]) -> str | None:
+    """Under which name the audit log has a command that is let through, None if it does not."""
+    if command.kind is CommandKind.ADMIN and Right.ADMIN in needs(command, args):
+        return "audit_admin"
+    if command.kind is CommandKind.WRITE and Right.GOVERN in needs(command, args):
+        return "audit_govern"
+    if command.kind is CommandKind.FEED:
+        return "audit_feed"
+    return None
 
 
 def keyspace_of(key: bytes) -> bytes:

@@ -43,6 +43,7 @@ class Right(Enum):
     SCAN = "scan"  # walks over all keys
     VIEW = "view"  # the ring's state
     ADMIN = "admin"  # changes of the ring
+    GOVERN = "govern"  # legal holds, and what the mode governance forbids others
 
 
 _FIELDS = ("passwords", "commands", "keyspaces", "commands_per_second", "value_bytes_max")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from fortdb.cli.failures import Failed
-from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings
+from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings, receipt_option
 from fortdb.model import Ack, RecordId
 
 
@@ -25,6 +26,7 @@ from fortdb.model import Ack, RecordId
     help="When a write counts as done: on every in-sync replica's disk (sync), or on the leader's "
     "alone (async, which a failover may lose). Default: as the keyspace says.",
 )
+@receipt_option
 @json_option
 @pass_settings
 def put(
@@ -35,11 +37,17 @@ def put(
     if_absent: bool,
     if_present: bool,
     ack: str | None,
+    receipt: Path | None,
 ) -> None:
     """Store VALUE under KEY; a VALUE of - is read from standard input."""
     if if_absent and if_present:
         raise click.UsageError("--if-absent and --if-present exclude each other; give one")
     content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    if receipt is not None:
+        if if_present or ack is not None:
+            raise click.UsageError("--receipt goes with neither --if-present nor --ack")
+        _put_with_receipt(settings, key, content, expire_ms, if_absent, receipt)
+        return
     with settings.client() as client:
         done = client.put(
             os.fsencode(key),
@@ -53,6 +61,21 @@ def put(
         there = "there is a" if if_absent else "there is no"
         raise Failed(f"{there} key {key!r}; nothing was stored")
     settings.write({"stored": True}, "OK")
+
+
+def _put_with_receipt(
+    settings: Settings, key: str, content: bytes, expire_ms: int | None, if_absent: bool, path: Path
+) -> None:
+    with settings.client() as client:
+        receipt = client.put_with_receipt(
+            os.fsencode(key), content, expire_ms=expire_ms, only_if_absent=if_absent
+        )
+    if receipt is None:
+        raise Failed(f"there is a key {key!r}; nothing was stored")
+    path.write_text(receipt.to_json() + "\n")
+    settings.write(
+        {"stored": True, "receipt": str(path)}, f"on disk in {', '.join(receipt.replicas)}; receipt in {path}"
+    )
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fortdb.cli.settings import Settings, json_option, pass_settings
-from fortdb.model import Ack, Keyspace, Policy
+from fortdb.model import Ack, Keyspace, Mode, Policy
 
 
 @click.group()
@@ -17,8 +17,13 @@ def keyspace() -> None:
 
 
 def _policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--policy`, `--ack`, `--retention` and `--keep`, in the words of the command KEYSPACE."""
+    """`--policy`, `--ack`, `--retention`, `--keep` and `--mode`, in the words of the command KEYSPACE."""
     for option in (
+        click.option(
+            "--mode",
+            type=click.Choice([mode.value for mode in Mode]),
+            help="worm: who may remove records early; governance: the right govern, compliance: nobody.",
+        ),
         click.option("--keep", help="versions: how many, the present one among them; none for all."),
         click.option(
             "--retention",
@@ -30,7 +35,8 @@ def _policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--policy",
             type=click.Choice([policy.value for policy in Policy]),
-            help="What its keys hold: one value (plain), records, or one value and its former ones.",
+            help="What its keys hold: one value (plain), records, one value and its former ones (versions), or "
+            "records that stay for their retention (worm).",
         ),
     ):
         command = option(command)
@@ -56,7 +62,7 @@ def create(settings: Settings, /, name: str, **options: str | None) -> None:
 def alter(settings: Settings, /, name: str, **options: str | None) -> None:
     """Change the policy of a keyspace."""
     if not any(options.values()):
-        raise click.UsageError("say what to change: --policy, --ack, --retention or --keep")
+        raise click.UsageError("say what to change: --policy, --ack, --retention, --keep or --mode")
     _change(settings, "ALTER", name, options)
     settings.write({"altered": name}, f"altered keyspace {name}")
 
@@ -112,6 +118,7 @@ def _document(one: Keyspace) -> dict[str, object]:
         "keep": one.keep,
         "version": one.version,
         "closed": one.closed,
+        **({"mode": one.mode.value} if one.policy is Policy.WORM else {}),
     }
 
 
@@ -119,6 +126,8 @@ def _line(one: Keyspace) -> str:
     facts = [f"policy={one.policy.value}", f"ack={one.ack.value}"]
     if one.retention_ms:
         facts.append(f"retention={_duration(one.retention_ms)}")
+    if one.policy is Policy.WORM:
+        facts.append(f"mode={one.mode.value}")
     if one.keep:
         facts.append(f"keep={one.keep}")
     facts.append(f"version={one.version}")

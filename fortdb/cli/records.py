@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
 
 from fortdb.cli.failures import Failed
 from fortdb.cli.keys import json_value
-from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings
+from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings, receipt_option
 from fortdb.client import parse_record_id
 from fortdb.model import RecordId
 
@@ -34,16 +35,30 @@ def _page_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--if-last", metavar="ID", help="Only if that is the newest record's id; 0-0: if there is none."
 )
+@receipt_option
 @json_option
 @pass_settings
-def add(settings: Settings, key: str, value: str, expire_ms: int | None, if_last: str | None) -> None:
+def add(
+    settings: Settings,
+    key: str,
+    value: str,
+    expire_ms: int | None,
+    if_last: str | None,
+    receipt: Path | None,
+) -> None:
     """Add VALUE to the records of KEY and write its id; a VALUE of - is read from standard input."""
     content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     expected = None if if_last is None else parse_record_id(if_last)
     with settings.client() as client:
-        added = client.add(os.fsencode(key), content, expire_ms=expire_ms, if_last=expected)
+        if receipt is None:
+            added = client.add(os.fsencode(key), content, expire_ms=expire_ms, if_last=expected)
+        else:
+            got = client.add_with_receipt(os.fsencode(key), content, expire_ms=expire_ms, if_last=expected)
+            added = None if got is None else got.id
     if added is None:
         raise Failed(f"the newest record of {key!r} has another id; nothing was added")
+    if receipt is not None and got is not None:
+        receipt.write_text(got.to_json() + "\n")
     settings.write({"id": str(added)}, str(added))
 
 
@@ -70,13 +85,14 @@ def records(settings: Settings, key: str, first: RecordId | int | None, count: i
 @click.argument("key")
 @click.argument("record_id", metavar="ID")
 @click.option("--if-last", metavar="ID", help="Only if that is the newest record's id.")
+@click.option("--bypass", is_flag=True, help="Also before its retention has passed, in mode governance.")
 @json_option
 @pass_settings
-def remove(settings: Settings, key: str, record_id: str, if_last: str | None) -> None:
+def remove(settings: Settings, key: str, record_id: str, if_last: str | None, bypass: bool) -> None:
     """Remove one record of KEY."""
     expected = None if if_last is None else parse_record_id(if_last)
     with settings.client() as client:
-        removed = client.remove(os.fsencode(key), parse_record_id(record_id), if_last=expected)
+        removed = client.remove(os.fsencode(key), parse_record_id(record_id), if_last=expected, bypass=bypass)
     if not removed:
         raise Failed(f"{key!r} has no record {record_id}" + (", or another newest one" if if_last else ""))
     settings.write({"removed": record_id}, f"removed {record_id}")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -36,6 +37,15 @@ class Settings:
 
 
 pass_settings = click.make_pass_decorator(Settings)
+
+
+def receipt_option(command: F) -> F:
+    """`--receipt FILE` of what writes."""
+    return click.option(
+        "--receipt",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write a receipt there: who has it on disk, and where it stands; see fortdb verify.",
+    )(command)
 
 
 def json_option(command: F) -> F:

@@ -20,11 +20,13 @@ from fortdb.client.status import (
 )
 from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, WhyFinding, WhyRecord, WhyReplica, WhyRoute
+from fortdb.client.worm import Altered, Protection, Receipt, Verified
 
 __all__ = [
     "OPEN",
     "PORT_DEFAULT",
     "Access",
+    "Altered",
     "Address",
     "Change",
     "Client",
@@ -39,10 +41,13 @@ __all__ = [
     "PartitionStatus",
     "Pipeline",
     "PlannedMove",
+    "Protection",
+    "Receipt",
     "Record",
     "Reply",
     "RingStatus",
     "Transaction",
+    "Verified",
     "Version",
     "WhyFinding",
     "WhyRecord",

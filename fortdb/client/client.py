@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from time import monotonic
+from dataclasses import replace
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from fortdb.client import records, requests
+from fortdb.client import records, requests, worm
 from fortdb.client.access import Access
 from fortdb.client.address import PORT_DEFAULT, Address, parse_url
 from fortdb.client.connection import Connection, Exchange, Reply
@@ -36,14 +37,16 @@ from fortdb.client.status import (
 )
 from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, parse_why
+from fortdb.client.worm import Altered, Protection, Receipt, Verified
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.limits import PAGE_COUNT
-from fortdb.model import Ack, Keyspace, Policy, RecordId
+from fortdb.model import Ack, Keyspace, Mode, Policy, RecordId
 
 T = TypeVar("T")
 K = TypeVar("K", bytes, str)
 
 ATTEMPTS_MAX = 2  # the second one is on a fresh connection; a third would learn nothing new
+CATCH_UP_S = 4.0  # a follower in sync hears in far less what is committed
 SCAN_COUNT = 1000  # keys asked for in one step: few round trips, answers well below a tick's room
 
 
@@ -130,6 +133,22 @@ class Client:
         if stale:
             raise BadRequest("stale and at exclude each other; give one")
         return self.run(records.get_at(key, at))
+
+    def put_with_receipt(
+        self,
+        key: bytes | str,
+        value: bytes | str,
+        *,
+        expire_ms: int | None = None,
+        only_if_absent: bool = False,
+    ) -> Receipt | None:
+        """As `put`; what is answered says who had it on disk. None if the condition did not hold."""
+        words: list[Argument] = [b"SET", key, value]
+        if expire_ms is not None:
+            words += [b"PX", expire_ms]
+        if only_if_absent:
+            words.append(b"NX")
+        return self.run(requests.request([*words, b"RECEIPT"], worm.receipt_or_none))
 
     def delete(self, *keys: bytes | str) -> int:
         """Remove keys; how many there were."""
@@ -228,6 +247,21 @@ class Client:
         be there; with `if_last` a second try adds it once."""
         return self.run(records.add(key, value, expire_ms=expire_ms, if_last=if_last))
 
+    def add_with_receipt(
+        self,
+        key: bytes | str,
+        value: bytes | str,
+        *,
+        expire_ms: int | None = None,
+        if_last: RecordId | None = None,
+    ) -> Receipt | None:
+        """As `add`; what is answered says who had it on disk, and has the record's id."""
+        return self.run(
+            requests.request(
+                [*records.add_words(key, value, expire_ms, if_last), b"RECEIPT"], worm.receipt_or_none
+            )
+        )
+
     def record(self, key: bytes | str, record_id: RecordId) -> bytes | None:
         """One record, None if there is none of that id."""
         return self.run(records.record(key, record_id))
@@ -251,9 +285,71 @@ class Client:
         """How many records a key has; those that have just ended may be among them."""
         return self.run(records.record_count(key))
 
-    def remove(self, key: bytes | str, record_id: RecordId, *, if_last: RecordId | None = None) -> bool:
-        """Remove one record; False if there is none of that id, or the newest is not `if_last`."""
-        return self.run(records.remove(key, record_id, if_last=if_last))
+    def remove(
+        self, key: bytes | str, record_id: RecordId, *, if_last: RecordId | None = None, bypass: bool = False
+    ) -> bool:
+        """Remove one record; False if there is none of that id, or the newest is not `if_last`. `bypass`: also a WORM
+        record in mode governance before its retention has passed, by the right `govern`. Raises `Immutable`."""
+        return self.run(records.remove(key, record_id, if_last=if_last, bypass=bypass))
+
+    # WORM records
+
+    def hold(self, key: bytes | str, record_id: RecordId | None = None, name: str = "legal") -> bool:
+        """Keep a WORM record, or all of a key's (None), until `release`; False if there is none."""
+        return self.run(worm.hold(key, record_id, name))
+
+    def release(self, key: bytes | str, record_id: RecordId | None = None, name: str = "legal") -> bool:
+        """End a hold; False if there is none of that name there."""
+        return self.run(worm.release(key, record_id, name))
+
+    def retain(self, key: bytes | str, record_id: RecordId, until_ms: int, *, bypass: bool = False) -> bool:
+        """Keep a WORM record until then (Unix ms); False if there is none. Raises `Immutable` if that is earlier than
+        it was, unless with `bypass` in mode governance."""
+        return self.run(worm.retain(key, record_id, until_ms, bypass))
+
+    def protection(self, key: bytes | str, record_id: RecordId) -> Protection | None:
+        """What keeps a WORM record; None if there is none."""
+        return self.run(worm.protection(key, record_id))
+
+    def verify(self, keyspace: str | None = None, *, replicas: bool = False) -> Iterator[Verified]:
+        """Follow the chain of each partition, with `replicas` on each of its nodes, reading all records in it.
+        `keyspace` bounds which are counted; a chain is followed as a whole."""
+        for partition in self.ring().partitions:
+            leaders = worm.verify(self.run, partition.name, partition.id, None, keyspace)
+            yield leaders
+            for node in partition.followers if replicas else ():
+                found = worm.verify(self.run, partition.name, partition.id, node, keyspace)
+                if found.altered is None:
+                    found = replace(found, altered=self._disagreement(partition.id, node, leaders.last))
+                yield found
+
+    def _disagreement(self, partition: int, node: str, expected: int) -> Altered | None:
+        """Whether a follower's chain is another one than the leader's; it may be a moment behind, not for long."""
+        deadline_s = monotonic() + CATCH_UP_S
+        while (page := self.run(worm.chain(partition, expected, node))).last < expected:
+            if monotonic() > deadline_s:
+                return Altered(page.last + 1, b"", None, "the replica's chain ends before the leader's")
+            sleep(CATCH_UP_S / 20)
+        return worm.disagreement(self.run(worm.chain(partition, page.last, None)), page)
+
+    def verify_receipt(self, receipt: Receipt) -> str | None:
+        """None if what the receipt is about is there, unchanged and in its place in the chain; else what is not."""
+        value = self.get(receipt.key) if receipt.id is None else self.record(receipt.key, receipt.id)
+        if value is None:
+            return "it is not there (any more)"
+        if worm.content_of(receipt.key, receipt.id, value) != receipt.content:
+            return "another value is there"
+        if receipt.ordinal is None or receipt.id is None:
+            return None
+        if self.protection(receipt.key, receipt.id) is None:
+            return "the record is there, and is no WORM record"
+        page = self.run(worm.chain(receipt.partition_id, receipt.ordinal, None))
+        link = next(iter(page.links), None)
+        if page.first > receipt.ordinal:
+            return None  # its retention was changed, and the link that it had is gone
+        if link is None or link.ordinal != receipt.ordinal or link.chain.hex() != receipt.chain:
+            return "the chain has another value in the record's place"
+        return link.finding or None
 
     def history(
         self,
@@ -406,9 +502,10 @@ class Client:
         policy: Policy | None = None,
         retention_ms: int | None = None,
         keep: int | None = None,
+        mode: Mode | None = None,
     ) -> None:
         """Make a keyspace; when this returns, every node uses it."""
-        options = _keyspace_options(ack, policy, retention_ms, keep)
+        options = _keyspace_options(ack, policy, retention_ms, keep, mode)
         self.run(requests.text([b"KEYSPACE", b"CREATE", name, *options]))
 
     def alter_keyspace(
@@ -419,9 +516,10 @@ class Client:
         policy: Policy | None = None,
         retention_ms: int | None = None,
         keep: int | None = None,
+        mode: Mode | None = None,
     ) -> None:
         """Change what is given, 0 for no bound; when this returns, every node uses it."""
-        options = _keyspace_options(ack, policy, retention_ms, keep)
+        options = _keyspace_options(ack, policy, retention_ms, keep, mode)
         self.run(requests.text([b"KEYSPACE", b"ALTER", name, *options]))
 
     def drop_keyspace(self, name: str, *, keep_keys: bool = False, delete_keys: bool = False) -> None:
@@ -463,7 +561,11 @@ class Client:
 
 
 def _keyspace_options(
-    ack: Ack | None, policy: Policy | None, retention_ms: int | None, keep: int | None
+    ack: Ack | None,
+    policy: Policy | None,
+    retention_ms: int | None,
+    keep: int | None,
+    mode: Mode | None,
 ) -> list[Argument]:
     options: list[Argument] = []
     if policy is not None:
@@ -474,4 +576,6 @@ def _keyspace_options(
         options += [b"RETENTION", f"{retention_ms}ms" if retention_ms else b"NONE"]
     if keep is not None:
         options += [b"KEEP", keep or b"NONE"]
+    if mode is not None:
+        options += [b"MODE", mode.value.upper()]
     return options

@@ -40,12 +40,20 @@ def parse_record_id(text: bytes | str) -> RecordId:
 def add(
     key: bytes | str, value: bytes | str, *, expire_ms: int | None, if_last: RecordId | None
 ) -> Request[RecordId | None]:
+    words = add_words(key, value, expire_ms, if_last)
+    return request(words, lambda reply: None if reply is None else _id(reply))
+
+
+def add_words(
+    key: bytes | str, value: bytes | str, expire_ms: int | None, if_last: RecordId | None
+) -> list[Argument]:
+    """The command `ADD`."""
     arguments: list[Argument] = [b"ADD", key, value]
     if expire_ms is not None:
         arguments += [b"PX", expire_ms]
     if if_last is not None:
         arguments += [b"IFLAST", str(if_last)]
-    return request(arguments, lambda reply: None if reply is None else _id(reply))
+    return arguments
 
 
 def record(key: bytes | str, record_id: RecordId) -> Request[bytes | None]:
@@ -63,8 +71,12 @@ def record_count(key: bytes | str) -> Request[int]:
     return request([b"RECORDCOUNT", key], integer_of)
 
 
-def remove(key: bytes | str, record_id: RecordId, *, if_last: RecordId | None) -> Request[bool]:
+def remove(
+    key: bytes | str, record_id: RecordId, *, if_last: RecordId | None, bypass: bool = False
+) -> Request[bool]:
     condition: list[Argument] = [] if if_last is None else [b"IFLAST", str(if_last)]
+    if bypass:
+        condition.append(b"BYPASS")
     return request([b"REMOVE", key, str(record_id), *condition], lambda reply: integer_of(reply) == 1)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fortdb.errors import BadRequest, FortError, ProtocolError
-from fortdb.model import Ack, Keyspace, Policy
+from fortdb.model import Ack, Keyspace, Mode, Policy
 
 T = TypeVar("T")
 
@@ -265,7 +265,7 @@ def _keyspace(fields: Fields) -> Keyspace:
     try:
         policy = Policy(fields.get("policy", str))
     except ValueError as error:
-        raise fields._wrong("policy", "plain, records or versions") from error
+        raise fields._wrong("policy", "plain, records, versions or worm") from error
     return Keyspace(
         name,
         ack,
@@ -274,7 +274,16 @@ def _keyspace(fields: Fields) -> Keyspace:
         fields.get("keep", int),
         fields.get("version", int),
         fields.get("closed", bool),
+        _mode(fields),
     )
+
+
+def _mode(fields: Fields) -> Mode:
+    """Told of WORM keyspaces alone."""
+    try:
+        return Mode(fields.get("mode", str)) if fields.has("mode") else Mode.GOVERNANCE
+    except ValueError as error:
+        raise fields._wrong("mode", "governance or compliance") from error
 
 
 def _move(fields: Fields) -> PlannedMove:

@@ -25,6 +25,7 @@ from fortdb.model import (
     ClusterView,
     Keyspace,
     Layout,
+    Mode,
     NodeRecord,
     NodeState,
     PartitionRecord,
@@ -125,6 +126,7 @@ def _keyspace_fields(keyspace: Keyspace) -> dict[str, object]:
         "keep": keyspace.keep,
         "version": keyspace.version,
         "closed": keyspace.closed,
+        **({"mode": keyspace.mode.value} if keyspace.policy is Policy.WORM else {}),
     }
 
 
@@ -146,6 +148,7 @@ def _keyspace(name: str, fields: Fields) -> Keyspace:
         keep=fields.number("keep", 0),
         version=fields.number("version", 1),
         closed=fields.truth("closed"),
+        mode=fields.choice("mode", Mode) if fields.has("mode") else Mode.GOVERNANCE,
     )
 
 

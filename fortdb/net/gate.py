@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fortdb.access.pace import Bucket
-from fortdb.access.rights import keyspace_of, needs, refusal
-from fortdb.access.users import DEFAULT_USER, Right, User, Users
+from fortdb.access.rights import event_of, keyspace_of, refusal
+from fortdb.access.users import DEFAULT_USER, User, Users
 from fortdb.errors import AuthenticationFailed, AuthenticationRequired, BadRequest, Busy, FortError
 from fortdb.net.audit import Audit
 from fortdb.net.logins import Logins
@@ -116,10 +116,8 @@ class Gate:
                 connection, problem.error, command=name, needs=problem.needs, keyspace=problem.keyspace
             )
             return True
-        if command.kind is CommandKind.ADMIN and Right.ADMIN in needs(command, args):
-            self._audit.event("audit_admin", command=_words(command, args), **_who(connection))
-        elif command.kind is CommandKind.FEED:
-            self._audit.event("audit_feed", command=_words(command, args), **_who(connection))
+        if (event := event_of(command, args)) is not None:
+            self._audit.event(event, command=_words(command, args), **_who(connection))
         return False
 
     def stops_transaction(self, connection: ClientConnection, queued: list[Queued]) -> bool:

@@ -54,7 +54,8 @@ class Calls:
     def _stale(self, partition: int, args: list[bytes]) -> bytes:
         hosted = self._service.hosted.get(partition)
         command = lookup(args[0])
-        if hosted is None or command is None or command.kind is not CommandKind.READ:
+        may_read = command is not None and (command.kind is CommandKind.READ or command.name == "CHAIN")
+        if hosted is None or command is None or not may_read:
             raise BadRequest(f"{self._service.own.name} cannot read from partition {partition}")
         return self._service.stale(hosted, command, args)
 

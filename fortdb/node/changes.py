@@ -31,7 +31,7 @@ from fortdb.protocol.records import encode_id_text
 from fortdb.protocol.resp import array, bulk, integer
 from fortdb.replication.entries import DELETE, FORGET, PUT, Operation, decode_entry
 from fortdb.storage.keys import DATA_KIND, ID_MIN, RECORD_KIND, owner, owner_key, record_id
-from fortdb.storage.values import expiry_of, is_single, payload_of
+from fortdb.storage.values import decode_worm, expiry_of, is_single, is_worm_record, payload_of
 
 if TYPE_CHECKING:
     from fortdb.node.service import Hosted, NodeService
@@ -59,6 +59,8 @@ def changes_of(operations: list[Operation]) -> Iterator[Change]:
                 yield Change(ChangeKind.PUT, owner(key), payload_of(value), None, expiry_of(value))
         elif key.startswith(RECORD_KIND) and record_id(key) != ID_MIN:
             named = encode_id_text(record_id(key))
+            if kind == PUT and is_worm_record(value) and not decode_worm(value).ordinal:
+                continue  # it follows with its place in the chain
             if kind == PUT:
                 yield Change(ChangeKind.ADD, owner(key), payload_of(value), named, expiry_of(value))
             elif _is_of_a_head(operations, index):

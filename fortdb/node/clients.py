@@ -19,7 +19,7 @@ from fortdb.net.stream import Way
 from fortdb.node.describe import describe_node
 from fortdb.node.execute import check_keys
 from fortdb.node.service import AnySlot, Hosted, NodeService
-from fortdb.protocol.arguments import parse_cursor
+from fortdb.protocol.arguments import parse_cursor, parse_integer
 from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
 from fortdb.protocol.resp import bulk
 from fortdb.protocol.scatter import split
@@ -70,6 +70,8 @@ class NodeClients:
             return self.feeds.execute(tokens, connection, command, args)
         if command.name == "SCAN":
             return self._submit(connection, self._led(tokens, parse_cursor(args[1])), command, args)
+        if command.name == "CHAIN":
+            return self._chain(connection, command, args)
         if command.name == "DBSIZE":
             return self._count(connection, command, args)
         keys = keys_of(command, args)
@@ -138,6 +140,14 @@ class NodeClients:
         slot = connection.slot()
         self._service.submit(hosted, slot, command, args)
         return slot
+
+    def _chain(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
+        if len(args) != 3:
+            raise BadRequest("syntax error: CHAIN partition-id ordinal; a router asks other replicas")
+        hosted = self._service.hosted.get(parse_integer(args[1]))
+        if hosted is None:
+            raise NotLeader(f"{self._service.own.name} does not hold that partition; ask a router")
+        return self._submit(connection, hosted, command, args)
 
     def _stale(self, tokens: TokenMap, command: Command, args: list[bytes]) -> bytes:
         if args[2].upper() != b"STALE":

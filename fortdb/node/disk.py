@@ -22,7 +22,7 @@ from fortdb.replication.epochs import LogShape
 from fortdb.replication.log import Pending, ReplicaLog
 from fortdb.replication.replica import Replica
 from fortdb.storage.engine import Batch, Engine, ReplicaState
-from fortdb.storage.keys import KINDS, data_bound, memory_key, transaction_range
+from fortdb.storage.keys import KINDS, chain_range, data_bound, memory_key, transaction_range
 
 DataRange = tuple[bytes, bytes]
 """Data keys with start <= key < end."""
@@ -44,7 +44,7 @@ def data_ranges(token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, .
 
 def replica_ranges(partition: int, token_ranges: tuple[tuple[int, int], ...]) -> tuple[DataRange, ...]:
     """Everything that a replica of a partition keeps among the data, but its memory of requests."""
-    return (*data_ranges(token_ranges), transaction_range(partition))
+    return (*data_ranges(token_ranges), transaction_range(partition), chain_range(partition))
 
 
 class Segments:

@@ -23,7 +23,8 @@ from fortdb.limits import (
     WALK_KEYS_MIN,
 )
 from fortdb.model import Keyspace, Policy, RecordId, keyspace_name
-from fortdb.node import ranges, records, versions
+from fortdb.node import ranges, records, versions, worm
+from fortdb.node.ledger import Ledger
 from fortdb.protocol.arguments import (
     ExpireOptions,
     check_value,
@@ -37,8 +38,8 @@ from fortdb.protocol.resp import NIL, OK, array, bulk, integer
 from fortdb.replication.entries import DELETE, FORGET, PUT, Operation
 from fortdb.ring.tokens import hash_of
 from fortdb.storage.engine import Engine
-from fortdb.storage.keys import RECORD_KIND, VERSION_KIND, data_key_at, user_key
-from fortdb.storage.values import encode_value, expiry_of, is_records, payload_of, type_name
+from fortdb.storage.keys import GUARD_KIND, RECORD_KIND, VERSION_KIND, data_key_at, user_key
+from fortdb.storage.values import encode_value, expiry_of, is_records, is_worm_head, payload_of, type_name
 
 Lookup = Callable[[bytes], bytes | None]
 """Data key -> stored value in the engine."""
@@ -55,6 +56,8 @@ class Around(NamedTuple):
     """Keyspaces that ask for anything special, by name."""
     new_id: Callable[[int], RecordId]
     """Of the leader, for what is added at a time."""
+    ledger: Ledger
+    """The partition's chain and retention clock."""
 
 
 class Execution:
@@ -68,14 +71,16 @@ class Execution:
         "_overlay",
         "_own",
         "_policies",
+        "ledger",
         "now_ms",
         "operations",
         "saw_uncommitted",
+        "wants_links",
     )
 
     def __init__(self, around: Around, overlay: Overlay, now_ms: int, commit: int = 0) -> None:
         """Effects up to the offset `commit` are committed, whether they are in the engine yet or not."""
-        self._engine, self._policies, self._new_id = around
+        self._engine, self._policies, self._new_id, self.ledger = around
         self._lookup: Lookup = self._engine.get
         self._overlay = overlay
         self._commit = commit
@@ -83,6 +88,7 @@ class Execution:
         self.now_ms = now_ms
         self.operations: list[Operation] = []
         self.saw_uncommitted = False
+        self.wants_links = False  # for WORM records that it writes
 
     def at(self, at: bytes) -> bytes | None:
         """What lies under a key of the engine, ended or not."""
@@ -173,7 +179,7 @@ class Execution:
         check_value(value)
         at = data_key_at(hash_of(key), key)
         if self._policies and (keyspace := self.writable(key)) is not None:
-            if keyspace.policy is Policy.RECORDS:
+            if keyspace.policy.keeps_records:
                 raise WrongType(
                     "Operation against a key holding the wrong kind of value: "
                     f"keyspace {keyspace.name} keeps records; use ADD"
@@ -182,13 +188,16 @@ class Execution:
                 versions.note(self, keyspace, at, value, expiry_ms)
         self.effect(Operation(PUT, at, encode_value(value, expiry_ms), expiry_ms))
 
-    def delete(self, key: bytes) -> None:
-        """Let the key hold nothing."""
+    def delete(self, key: bytes, stored: bytes) -> None:
+        """Let the key hold nothing; `stored` is what it holds. Raises `Immutable` for WORM records: what they are
+        stands at the key itself, and does not depend on what the keyspace says now."""
         at = data_key_at(hash_of(key), key)
+        if is_worm_head(stored):
+            raise worm.not_as_a_whole(key)
         if self._policies and (keyspace := self.writable(key)) is not None:
             if keyspace.policy is Policy.VERSIONS:
                 versions.note(self, keyspace, at, None, 0)
-            elif (stored := self.at(at)) is not None and is_records(stored):
+            elif is_records(stored):
                 records.drop(self, at, stored)
         self.effect(Operation(DELETE, at))
 
@@ -284,10 +293,11 @@ def _getset(execution: Execution, args: list[bytes]) -> bytes:
 
 
 def _getdel(execution: Execution, args: list[bytes]) -> bytes:
-    value = execution.value(args[1])
-    if value is None:
+    stored = execution.stored(args[1])
+    if stored is None:
         return NIL
-    execution.delete(args[1])
+    value = payload_of(stored)
+    execution.delete(args[1], stored)
     return bulk(value)
 
 
@@ -322,8 +332,8 @@ def _exists(execution: Execution, args: list[bytes]) -> bytes:
 def _delete(execution: Execution, args: list[bytes]) -> bytes:
     deleted = 0
     for key in args[1:]:
-        if execution.stored(key) is not None:
-            execution.delete(key)
+        if (stored := execution.stored(key)) is not None:
+            execution.delete(key, stored)
             deleted += 1
     return integer(deleted)
 
@@ -422,7 +432,7 @@ def _condition_holds(options: ExpireOptions, present_ms: int) -> bool:
 
 def _expire_at(execution: Execution, key: bytes, value: bytes, expiry_ms: int) -> None:
     if expiry_ms <= execution.now_ms:
-        execution.delete(key)
+        execution.delete(key, encode_value(value))
     else:
         execution.put(key, value, expiry_ms)
 
@@ -447,6 +457,8 @@ def end(execution: Execution, key: bytes, expiry_ms: int) -> None:
         records.end_record(execution, key, expiry_ms)
     elif kind == VERSION_KIND:
         versions.end_version(execution, key, expiry_ms)
+    elif kind == GUARD_KIND:
+        records.end_worm(execution, key, expiry_ms)
     else:
         stored = execution.at(key)
         if stored is not None and expiry_of(stored) == expiry_ms:
@@ -489,5 +501,6 @@ HANDLERS: dict[str, Handler] = {
     **ranges.HANDLERS,
     **records.HANDLERS,
     **versions.HANDLERS,
+    **worm.HANDLERS,
 }
 """By canonical command name."""

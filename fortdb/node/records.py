@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fortdb.errors import WrongType
 from fortdb.limits import CLEAN_BYTES, CLEAN_COUNT, PAGE_BYTES_MAX
 from fortdb.model import Policy, RecordId
+from fortdb.node import worm
 from fortdb.protocol.arguments import check_value
 from fortdb.protocol.records import encode_id_text, parse_add, parse_id, parse_page, parse_remove
 from fortdb.protocol.resp import NIL, array, bulk, integer
@@ -43,6 +44,7 @@ from fortdb.storage.values import (
     encode_value,
     expiry_of,
     is_records,
+    is_worm_record,
     payload_of,
 )
 
@@ -89,6 +91,18 @@ def end_record(execution: Execution, key: bytes, expiry_ms: int) -> None:
             _remove(execution, key, stored)
 
 
+def end_worm(execution: Execution, key: bytes, expiry_ms: int) -> None:
+    """It was noted to look at a WORM record at `expiry_ms`, and that has come."""
+    stored = worm.look_again(execution, key, expiry_ms)
+    if stored is not None:
+        at, record = owner_key(key), record_id(key)
+        head = execution.at(at)
+        if head is not None and is_records(head):
+            _take_out(execution, at, decode_records(head), record, stored)
+        else:
+            _remove(execution, record_key(at, record), stored)
+
+
 def _clean(execution: Execution, marker: bytes, stored: bytes) -> None:
     """Remove some of the records that a deleted key left."""
     at, until = owner_key(marker), decode_id(payload_of(stored))
@@ -129,7 +143,7 @@ def _take_out(execution: Execution, at: bytes, head: RecordsHead, record: Record
         last = record_id(before[0])
     elif record == first:
         first = RecordId(record.ms, record.number + 1)  # or later: nobody looks for it
-    shorter = RecordsHead(head.ends_ms, head.total - 1, first, last)
+    shorter = head._replace(total=head.total - 1, first=first, newest=last)
     execution.effect(Operation(PUT, at, encode_records(shorter)))
 
 
@@ -166,7 +180,7 @@ def _add(execution: Execution, args: list[bytes]) -> bytes:
     key, value = args[1], args[2]
     check_value(value)
     keyspace = execution.writable(key)
-    if keyspace is None or keyspace.policy is not Policy.RECORDS:
+    if keyspace is None or not keyspace.policy.keeps_records:
         raise WrongType(
             "Operation against a key holding the wrong kind of value: the key's keyspace keeps no records; "
             "records are for keys name/... after KEYSPACE CREATE name POLICY records"
@@ -176,6 +190,11 @@ def _add(execution: Execution, args: list[bytes]) -> bytes:
     head = _head(execution, key)
     if options.if_last is not None and not _is_last(execution, at, options.if_last):
         return NIL
+    if keyspace.policy is Policy.WORM:
+        added = worm.put(execution, keyspace, at, value, options.expiry_ms)
+        first, total = (added, 0) if head is None else (head.first, head.total)
+        execution.effect(Operation(PUT, at, encode_records(RecordsHead(0, total + 1, first, added, True))))
+        return bulk(encode_id_text(added))
     added = execution.new_id()
     ends_ms = [options.expiry_ms, keyspace.retention_ms and execution.now_ms + keyspace.retention_ms]
     expiry_ms = min(filter(None, ends_ms), default=0)
@@ -232,13 +251,16 @@ def _record_count(execution: Execution, args: list[bytes]) -> bytes:
 
 
 def _remove_record(execution: Execution, args: list[bytes]) -> bytes:
-    key, expected = args[1], parse_remove(args)
+    key, options = args[1], parse_remove(args)
+    expected = options.if_last
     execution.writable(key)
     at = data_key_at(hash_of(key), key)
     found = _find(execution, args)
     if found is None or (expected is not None and not _is_last(execution, at, expected)):
         return integer(0)
     head, stored = found
+    if is_worm_record(stored):
+        worm.remove(execution, at, parse_id(args[2]), stored, options.bypass)
     _take_out(execution, at, head, parse_id(args[2]), stored)
     return integer(1)
 

@@ -52,7 +52,7 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
-from fortdb.node import transactions, versions
+from fortdb.node import transactions, versions, worm
 from fortdb.node.changes import Changes
 from fortdb.node.disk import (
     DataRange,
@@ -64,13 +64,15 @@ from fortdb.node.disk import (
 )
 from fortdb.node.execute import HANDLERS, Around, Execution, end
 from fortdb.node.keyspaces import keyspace_members
+from fortdb.node.ledger import Ledger
 from fortdb.node.links import CallSlot, Links, RequestSlot
 from fortdb.node.locks import Ahead, LockTable, Trace, Wanted, apart, meets
+from fortdb.node.receipts import ReceiptSlot
 from fortdb.node.scan import scan_page
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.node.transactions import TRANSACTIONAL, Place
-from fortdb.protocol.arguments import ends_with_acknowledgement
-from fortdb.protocol.commands import INTERNAL, TABLE, Command, CommandKind, keys_of
+from fortdb.protocol.arguments import ends_with_acknowledgement, ends_with_receipt, tells_former_value
+from fortdb.protocol.commands import INTERNAL, RECEIPTED, TABLE, Command, CommandKind, keys_of
 from fortdb.protocol.resp import NIL, integer
 from fortdb.replication.entries import DELETE, Operation, RequestId
 from fortdb.replication.leader import Leader
@@ -79,7 +81,7 @@ from fortdb.replication.progress import Phase
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.engine import Batch, Engine
-from fortdb.storage.keys import owner, transaction_key, transaction_range
+from fortdb.storage.keys import chain_key, owner, transaction_key, transaction_range
 from fortdb.storage.values import PLAIN
 
 log = structlog.get_logger(__name__)
@@ -89,7 +91,7 @@ _WALKS = ("DBSIZE", "PURGEALL")
 
 _ALL = 1 << 62
 
-AnySlot = Slot | RequestSlot | Part
+AnySlot = Slot | RequestSlot | Part | ReceiptSlot
 H = TypeVar("H")
 
 
@@ -161,7 +163,7 @@ class Hosted:
             "senders",
             "install",
         ),
-        *("proposed", "change_under_way", "may_return_ms"),
+        *("proposed", "change_under_way", "may_return_ms", "ledger"),
     )
 
     def __init__(self, replica: Replica, token_ranges: tuple[tuple[int, int], ...]) -> None:
@@ -181,6 +183,7 @@ class Hosted:
         self.proposed: deque[Proposed] = deque()  # entries that wait for a commit
         self.change_under_way = False  # of the partition record
         self.may_return_ms = 0  # when the preferred leader may take over again
+        self.ledger = Ledger(replica.partition)
 
     def serve_until(self, until_ms: int) -> None:
         """Requests may be executed before this moment, and not after it."""
@@ -439,6 +442,8 @@ class NodeService:
         hosted.locks = LockTable(leader)
         records = self.engine.scan(*transaction_range(hosted.replica.partition), _ALL)
         hosted.locks.read(records, self.loop.now_ms)
+        outline = self.engine.get(chain_key(hosted.replica.partition, 0))
+        hosted.ledger = Ledger(hosted.replica.partition, outline, self.loop.now_ms)
 
     def traces(self) -> list[Trace]:
         """What old transactions left in partitions that this node leads, for a router to finish."""
@@ -476,8 +481,16 @@ class NodeService:
         assert leader is not None
         name = command.name
         self.requests_total[name] += 1
+        if name in RECEIPTED and ends_with_receipt(args):
+            args = args[:-1]
+            if tells_former_value(args):
+                self._fail(slot, BadRequest("RECEIPT and GET exclude each other: both are the answer"))
+                return
+            slot = ReceiptSlot(slot, self, hosted, leader, args)
         if request is not None and command.kind is CommandKind.WRITE:
             if (known := leader.log.memory.find(request)) is not None:
+                if isinstance(slot, ReceiptSlot):
+                    slot.offset = known[0]
                 leader.wait(leader.proposed_offset, slot, known[1])
                 self.touch(hosted)
                 return
@@ -505,6 +518,8 @@ class NodeService:
                 place = Place(execution, self.engine, leader, hosted.locks)
                 reply = TRANSACTIONAL[name](place, args)
             if execution.operations:
+                if execution.wants_links:
+                    worm.link(execution)
                 self._check_writable(leader)
         except FortError as error:
             self._fail(slot, error)
@@ -517,6 +532,8 @@ class NodeService:
             return
         if execution.operations:
             offset = leader.propose(execution.operations, request, reply, now_ms)
+            if isinstance(slot, ReceiptSlot):
+                slot.offset = offset
             if ack is Ack.ASYNC and not execution.saw_uncommitted:
                 leader.wait_synced(offset, slot, reply)
             else:
@@ -569,7 +586,9 @@ class NodeService:
 
     def execution(self, leader: Leader, now_ms: int) -> Execution:
         """What a request of a partition that this node leads sees and does."""
-        around = Around(self.engine, self.policies, leader.new_id)
+        ledger = self.hosted[leader.partition].ledger
+        ledger.steady_ms = self.loop.now_ms
+        around = Around(self.engine, self.policies, leader.new_id, ledger)
         return Execution(around, leader.overlay, now_ms, leader.log.commit)
 
     def _fail(self, slot: AnySlot, error: FortError) -> None:
@@ -626,15 +645,14 @@ class NodeService:
                 return
             if self._is_locked(hosted, slot, name):
                 return
+            now_ms = max(self._wall_ms, leader.log.timestamp_ms)
+            execution = self.execution(leader, now_ms)
             try:
                 self._check_writable(leader)
-                members = future.result()
+                reply = integer(sum(versions.forget(execution, at) for at in future.result()))
             except FortError as error:
                 self._fail(slot, error)
                 return
-            now_ms = max(self._wall_ms, leader.log.timestamp_ms)
-            execution = self.execution(leader, now_ms)
-            reply = integer(sum(versions.forget(execution, at) for at in members))
             if execution.operations:
                 offset = leader.propose(execution.operations, request, reply, now_ms)
                 leader.wait(offset, slot, reply)
@@ -672,7 +690,7 @@ class NodeService:
         try:
             if hosted.replica.installing:
                 raise Unavailable(f"{self.own.name} is still fetching partition {hosted.replica.name}")
-            around = Around(self.engine, self.policies, _id_of_nothing)
+            around = Around(self.engine, self.policies, _id_of_nothing, hosted.ledger)
             return HANDLERS[command.name](Execution(around, {}, wall_ms()), args)
         except FortError as error:
             return self.failure_reply(error)
@@ -971,6 +989,8 @@ class NodeService:
             end(execution, key, expiry_ms)
             if len(execution.operations) > CLEAN_COUNT:
                 break
+        if execution.wants_links or hosted.ledger.is_due():
+            worm.link(execution, CLEAN_COUNT)
         if execution.operations:
             leader.propose(execution.operations, None, b"", now_ms)
             self.touch(hosted)

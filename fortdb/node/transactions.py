@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 from fortdb.errors import Aborted, Answer, BadRequest, Busy, FortError
 from fortdb.limits import DECISIONS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_MS_MAX, WATCH_LOG_BYTES_MAX
+from fortdb.node import worm
 from fortdb.node.execute import HANDLERS, Execution
 from fortdb.node.locks import Decision, LockTable, Prefix, Prepared, Wanted
 from fortdb.protocol.commands import Command, keys_of, lookup, unknown_command
@@ -166,6 +167,7 @@ def _finish(place: Place, args: list[bytes]) -> bytes:
         if args[2] == b"COMMIT":
             for operation in prepared.operations:
                 place.execution.effect(operation)
+            place.execution.wants_links = worm.wants_links(prepared.operations)
         _delete(place, args[1])
     return OK
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from fortdb.errors import BadRequest, WrongType
 from fortdb.limits import CLEAN_COUNT, PAGE_BYTES_MAX, TRIM_COUNT
 from fortdb.model import Keyspace, Policy, RecordId
-from fortdb.node import records
+from fortdb.node import records, worm
 from fortdb.protocol.records import encode_id_text, parse_moment, parse_page
 from fortdb.protocol.resp import NIL, array, bulk, integer
 from fortdb.replication.entries import DELETE, FORGET, PUT, Operation
@@ -45,6 +45,7 @@ from fortdb.storage.values import (
     encode_version,
     expiry_of,
     is_records,
+    is_worm_head,
     payload_of,
 )
 
@@ -240,9 +241,11 @@ def purge(execution: Execution, key: bytes) -> bool:
 
 
 def forget(execution: Execution, at: bytes) -> bool:
-    """The same for a data key, whatever the state of its keyspace."""
+    """The same for a data key, whatever the state of its keyspace. Raises `Immutable` for WORM records."""
     stored, head = execution.at(at), _head(execution, at)
     if stored is not None:
+        if is_worm_head(stored):
+            raise worm.not_as_a_whole(user_key(at))
         if is_records(stored):
             records.drop(execution, at, stored)
         execution.effect(Operation(DELETE, at))

@@ -121,13 +121,28 @@ def parse_set(args: list[bytes], now_ms: int) -> SetOptions:
 def ends_with_acknowledgement(args: list[bytes]) -> bool:
     """Whether the last two words of a `SET` are its option `ACK` and what follows it; `ACK` may also be
     what `IFEQ` compares with."""
-    if len(args) < 5 or args[-2].upper() != b"ACK":
-        return False
+    return len(args) >= 5 and args[-2].upper() == b"ACK" and _is_option(args, len(args) - 2)
+
+
+def ends_with_receipt(args: list[bytes]) -> bool:
+    """Whether the last word of a `SET` or `ADD` is its option `RECEIPT`, and not the value of the one before."""
+    return len(args) >= 4 and args[-1].upper() == b"RECEIPT" and _is_option(args, len(args) - 1)
+
+
+def tells_former_value(args: list[bytes]) -> bool:
+    """Whether a `SET` has the option `GET`."""
+    return any(
+        word.upper() == b"GET" and _is_option(args, place) for place, word in enumerate(args) if place > 2
+    )
+
+
+def _is_option(args: list[bytes], place: int) -> bool:
+    """Whether the word at a place is an option, given which ones of those before it take a value."""
     at = 3
-    while at < len(args) - 2:
+    while at < place:
         word = args[at].upper()
-        at += 2 if word == _IF_EQUAL or word in _TIMES else 1
-    return at == len(args) - 2
+        at += 2 if word in _TAKE_VALUES or word in _TIMES else 1
+    return at == place
 
 
 def parse_getex(args: list[bytes], now_ms: int) -> GetexOptions:
@@ -192,6 +207,7 @@ def parse_scan(args: list[bytes]) -> ScanOptions:
 
 
 _IF_EQUAL = b"IFEQ"  # Valkey's compare-and-set, https://valkey.io/commands/set
+_TAKE_VALUES = (_IF_EQUAL, b"IFLAST", b"ACK")
 _SET_FLAGS = {
     b"NX": "only_if_absent",
     b"XX": "only_if_present",

@@ -59,7 +59,7 @@ _COMMANDS = (
         "SET",
         -3,
         _W,
-        "SET key value [NX|XX|IFEQ comparison] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] [ACK SYNC|ASYNC]",
+        "SET key value [NX|XX|IFEQ comparison] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL] [ACK SYNC|ASYNC] [RECEIPT]",
         "Let a key hold a value",
         1,
     ),
@@ -163,7 +163,7 @@ _COMMANDS = (
         "ADD",
         -3,
         _W,
-        "ADD key value [EX s|PX ms|EXAT s|PXAT ms] [IFLAST id]",
+        "ADD key value [EX s|PX ms|EXAT s|PXAT ms] [IFLAST id] [RECEIPT]",
         "Add a record to a key; answers its id",
         1,
     ),
@@ -177,7 +177,32 @@ _COMMANDS = (
         1,
     ),
     Command("RECORDCOUNT", 2, _R, "RECORDCOUNT key", "How many records a key has", 1),
-    Command("REMOVE", -3, _W, "REMOVE key id [IFLAST id]", "Remove one record", 1),
+    Command("REMOVE", -3, _W, "REMOVE key id [IFLAST id] [BYPASS]", "Remove one record", 1),
+    Command(
+        "HOLD",
+        -3,
+        _W,
+        "HOLD key id|* [name]",
+        "Keep one WORM record of a key, or all, until RELEASE, whatever their retention",
+        1,
+    ),
+    Command("RELEASE", -3, _W, "RELEASE key id|* [name]", "End what HOLD began", 1),
+    Command(
+        "RETAIN",
+        -4,
+        _W,
+        "RETAIN key id unix-ms [BYPASS]",
+        "Keep one WORM record until then; answers whether it is there",
+        1,
+    ),
+    Command(
+        "RECORDINFO",
+        3,
+        _R,
+        "RECORDINFO key id",
+        "What keeps a WORM record, and its place in its partition's chain",
+        1,
+    ),
     Command(
         "HISTORY",
         -2,
@@ -208,6 +233,13 @@ _COMMANDS = (
         _N,
         "DBSIZE [keyspace]",
         "How many keys there are, or have a value or a history in a keyspace; walks them all",
+    ),
+    Command(
+        "CHAIN",
+        -3,
+        _N,
+        "CHAIN partition-id ordinal [REPLICA node]",
+        "Links of a partition's chain of WORM records, and what is wrong with them",
     ),
     Command("PURGEALL", 2, _W, "PURGEALL keyspace", "A step of KEYSPACE DROP name DELETE-KEYS"),
     Command("PING", -1, _S, "PING [message]", "Is anybody there?"),
@@ -286,9 +318,13 @@ _COMMANDS = (
         -2,
         _A,
         "KEYSPACE LIST|SHOW name|CREATE name [option value ...]|ALTER name option value ...|DROP name",
-        "What keys name/... hold: POLICY PLAIN|RECORDS|VERSIONS, ACK SYNC|ASYNC, RETENTION 30d, KEEP n",
+        "What keys name/... hold: POLICY PLAIN|RECORDS|VERSIONS|WORM, ACK SYNC|ASYNC, RETENTION 30d, KEEP n, "
+        "MODE GOVERNANCE|COMPLIANCE",
     ),
 )
+
+RECEIPTED = frozenset({"SET", "ADD"})
+"""Commands with the option `RECEIPT`."""
 
 ALIASES = {"PUT": "SET", "DELETE": "DEL", "EXIT": "QUIT"}
 

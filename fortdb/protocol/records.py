@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from fortdb.errors import BadRequest
-from fortdb.limits import PAGE_COUNT, SCAN_COUNT_MAX
+from fortdb.limits import HOLD_NAME_BYTES_MAX, PAGE_COUNT, SCAN_COUNT_MAX
 from fortdb.model import RecordId
 from fortdb.protocol.arguments import parse_integer, parse_time
 
@@ -26,6 +26,14 @@ class AddOptions:
 
     expiry_ms: int = 0
     if_last: RecordId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOptions:
+    """`REMOVE key id ...`: the id that must be the newest, and whether governance is overridden."""
+
+    if_last: RecordId | None
+    bypass: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +72,42 @@ def parse_add(args: list[bytes], now_ms: int) -> AddOptions:
     return AddOptions(expiry_ms, if_last)
 
 
-def parse_remove(args: list[bytes]) -> RecordId | None:
-    """The id that `REMOVE key id IFLAST id` wants to be the newest."""
-    words = _pairs(args[3:])
-    if not words:
-        return None
-    if len(words) > 1 or words[0][0] != b"IFLAST":
+def parse_remove(args: list[bytes]) -> RemoveOptions:
+    """Options of `REMOVE`."""
+    words, bypass = args[3:], False
+    if words and words[-1].upper() == b"BYPASS":
+        words, bypass = words[:-1], True
+    pairs = _pairs(words)
+    if not pairs:
+        return RemoveOptions(None, bypass)
+    if len(pairs) > 1 or pairs[0][0] != b"IFLAST":
         raise BadRequest(_SYNTAX)
-    return parse_id(words[0][1])
+    return RemoveOptions(parse_id(pairs[0][1]), bypass)
+
+
+def parse_retain(args: list[bytes]) -> tuple[int, bool]:
+    """`RETAIN key id until [BYPASS]`: the moment in Unix milliseconds, and whether it may be earlier than it was."""
+    until_ms = parse_integer(args[3])
+    if until_ms <= 0:
+        raise BadRequest("RETAIN takes a time in Unix milliseconds")
+    if len(args) > 5 or (len(args) == 5 and args[4].upper() != b"BYPASS"):
+        raise BadRequest(_SYNTAX)
+    return until_ms, len(args) == 5
+
+
+def parse_hold(args: list[bytes]) -> tuple[RecordId, bytes]:
+    """`HOLD key id|* [name]` and `RELEASE`: the id, 0-0 for all records, and the hold's name."""
+    if len(args) > 4:
+        raise BadRequest(_SYNTAX)
+    name = args[3] if len(args) == 4 else b"legal"
+    if not 0 < len(name) <= HOLD_NAME_BYTES_MAX:
+        raise BadRequest(f"the name of a hold has 1 to {HOLD_NAME_BYTES_MAX} bytes")
+    if args[2] == b"*":
+        return RecordId(0, 0), name
+    record = parse_id(args[2])
+    if record == RecordId(0, 0):
+        raise BadRequest("no record has the id 0-0; * stands for all")
+    return record, name
 
 
 def parse_page(args: list[bytes]) -> PageOptions:

@@ -21,8 +21,8 @@ from fortdb.limits import (
     WATCHED_BYTES_MAX,
     WATCHED_KEYS_MAX,
 )
-from fortdb.protocol.arguments import ends_with_acknowledgement
-from fortdb.protocol.commands import Command, CommandKind, keys_of, lookup
+from fortdb.protocol.arguments import ends_with_acknowledgement, ends_with_receipt
+from fortdb.protocol.commands import RECEIPTED, Command, CommandKind, keys_of, lookup
 from fortdb.protocol.resp import array
 from fortdb.protocol.scatter import split
 
@@ -93,6 +93,8 @@ def check_queued(command: Command, args: list[bytes]) -> None:
         raise BadRequest("a transaction reads no stale values; say GET without STALE")
     if command.name == "SET" and ends_with_acknowledgement(args):
         raise BadRequest("a transaction is acknowledged by every in-sync replica; say SET without ACK")
+    if command.name in RECEIPTED and ends_with_receipt(args):
+        raise BadRequest("a transaction gives no receipts; say it outside of MULTI, or without RECEIPT")
     check_key_lengths(keys_of(command, args) if command.first_key else [])
 
 

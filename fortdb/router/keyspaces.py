@@ -26,8 +26,8 @@ from typing import Any
 from fortdb.coordination.operations import read_keyspaces, write_keyspaces
 from fortdb.coordination.session import Session
 from fortdb.coordination.store import Store
-from fortdb.errors import BadRequest, FortError, OutcomeUnknown, StoreConflict, Unavailable
-from fortdb.model import Ack, Keyspace, NodeState, Policy
+from fortdb.errors import BadRequest, FortError, Immutable, OutcomeUnknown, StoreConflict, Unavailable
+from fortdb.model import Ack, Keyspace, Mode, NodeState, Policy
 from fortdb.net.front import Slot
 from fortdb.protocol.resp import OK, bulk
 from fortdb.router.service import RouterService
@@ -78,7 +78,9 @@ class KeyspaceCommands:
                 self._run(slot, self._create(new_keyspace(name, options, self._known)))
             case ["ALTER", name, option, *options]:
                 keyspace = self._keyspace(name)
-                self._run(slot, self._alter(keyspace, changed(keyspace, [option, *options])))
+                wanted = changed(keyspace, [option, *options])
+                check_worm(keyspace, wanted)
+                self._run(slot, self._alter(keyspace, wanted))
             case ["DROP", name]:
                 self._run(slot, self._drop(self._keyspace(name)))
             case ["DROP", name, word] if word.upper() == "KEEP-KEYS":
@@ -104,7 +106,7 @@ class KeyspaceCommands:
 
     def _create(self, keyspace: Keyspace) -> Steps:
         stored = self._stored()
-        if keyspace.policy is Policy.RECORDS:
+        if keyspace.policy.keeps_records:
             yield from self._close(stored, keyspace, None, "would be no records")
             keyspace = replace(keyspace, version=2)
         yield from self._put(stored, keyspace)
@@ -136,6 +138,11 @@ class KeyspaceCommands:
 
     def _delete(self, keyspace: Keyspace) -> Steps:
         """Drop it, and delete its keys. Closed it stays, if that does not come to its end, and can be asked again."""
+        if keyspace.policy is Policy.WORM:
+            raise Immutable(
+                f"records of keyspace {keyspace.name} are not deleted before their retention has passed; KEYSPACE DROP "
+                f"{keyspace.name} drops it when it has no more keys"
+            )
         stored, name = self._stored(), keyspace.name
         yield from self._put(stored, replace(keyspace, closed=True, version=keyspace.version + 1))
         while (reply := (yield partial(self._purge, name))) != b":0\r\n":
@@ -169,10 +176,14 @@ class KeyspaceCommands:
                 f"nothing was changed: keys of {name} cannot be counted, {reply[1:-2].decode()}"
             )
             if reply.startswith(b":"):
-                everything = "" if former is None else f"; KEYSPACE DROP {name} DELETE-KEYS deletes all"
+                remedy = "remove them with PURGE"
+                if former is not None and former.policy is Policy.WORM:
+                    remedy = "they go when the retention of their records has passed"
+                elif former is not None:
+                    remedy += f"; KEYSPACE DROP {name} DELETE-KEYS deletes all"
                 refusal = BadRequest(
                     f"there are {int(reply[1:-2])} keys {name}/... that {what}; nothing was changed. Find them with "
-                    f"SCAN 0 MATCH {name}/*, remove them with PURGE{everything}"
+                    f"SCAN 0 MATCH {name}/*, {remedy}"
                 )
         is_heard = not isinstance(refusal, Unavailable)
         back = None if former is None else replace(former, closed=False, version=version + 1)
@@ -299,18 +310,44 @@ def changed(keyspace: Keyspace, options: list[str]) -> Keyspace:
             case "ACK":
                 keyspace = replace(keyspace, ack=_choice(Ack, value, "ACK takes SYNC or ASYNC"))
             case "POLICY":
-                says = "POLICY takes PLAIN, RECORDS or VERSIONS"
+                says = "POLICY takes PLAIN, RECORDS, VERSIONS or WORM"
                 keyspace = replace(keyspace, policy=_choice(Policy, value, says))
             case "RETENTION":
                 keyspace = replace(keyspace, retention_ms=_duration_ms(value))
             case "KEEP":
                 keyspace = replace(keyspace, keep=_keep(value))
+            case "MODE":
+                says = "MODE takes GOVERNANCE or COMPLIANCE"
+                keyspace = replace(keyspace, mode=_choice(Mode, value, says))
             case _:
-                raise BadRequest(f"syntax error: {word} is none of POLICY, ACK, RETENTION and KEEP")
+                raise BadRequest(f"syntax error: {word} is none of POLICY, ACK, RETENTION, KEEP and MODE")
+    if keyspace.policy is not Policy.WORM and any(word.upper() == "MODE" for word in options[::2]):
+        raise BadRequest("MODE is for POLICY WORM")
+    return _checked(keyspace)
+
+
+def check_worm(former: Keyspace, keyspace: Keyspace) -> None:
+    """Raises `Immutable` for a change by which records that are to come would be kept less well than before."""
+    if former.policy is not Policy.WORM or keyspace.policy is not Policy.WORM:
+        return
+    if keyspace.retention_ms < former.retention_ms:
+        raise Immutable(f"the retention of keyspace {former.name} can be lengthened only")
+    if former.mode is Mode.COMPLIANCE and keyspace.mode is not Mode.COMPLIANCE:
+        raise Immutable(f"keyspace {former.name} is in mode compliance and stays in it")
+
+
+def _checked(keyspace: Keyspace) -> Keyspace:
+    """The keyspace, if its options go together. Raises `BadRequest`."""
     if keyspace.retention_ms and keyspace.policy is Policy.PLAIN:
-        raise BadRequest("RETENTION is for POLICY RECORDS and VERSIONS; single keys take EX or EXPIRE")
+        raise BadRequest("RETENTION is for POLICY RECORDS, VERSIONS and WORM; single keys take EX or EXPIRE")
     if keyspace.keep and keyspace.policy is not Policy.VERSIONS:
         raise BadRequest("KEEP is for POLICY VERSIONS")
+    if keyspace.policy is not Policy.WORM:
+        return replace(keyspace, mode=Mode.GOVERNANCE)
+    if not keyspace.retention_ms:
+        raise BadRequest("POLICY WORM takes a RETENTION: how long a record is kept")
+    if keyspace.ack is not Ack.SYNC:
+        raise BadRequest("POLICY WORM takes ACK SYNC: what is answered is never lost")
     return keyspace
 
 
@@ -324,6 +361,7 @@ def fields_of(keyspace: Keyspace) -> dict[str, object]:
         "keep": keyspace.keep,
         "version": keyspace.version,
         "closed": keyspace.closed,
+        **({"mode": keyspace.mode.value} if keyspace.policy is Policy.WORM else {}),
     }
 
 

@@ -26,8 +26,8 @@ from fortdb.net.peer import Greeting, Link
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox, Way
 from fortdb.net.tls import Context
-from fortdb.protocol.arguments import parse_cursor
-from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
+from fortdb.protocol.arguments import parse_cursor, parse_integer
+from fortdb.protocol.commands import INTERNAL, TABLE, Command, CommandKind, keys_of
 from fortdb.protocol.resp import pack
 from fortdb.protocol.scatter import split
 from fortdb.protocol.transactions import Bundle, distribute
@@ -173,6 +173,8 @@ class RouterService:
                 return self.feeds.execute(tokens, connection, command, args)
             if name == "SCAN":
                 return self._send(connection, tokens, parse_cursor(args[1]), command, args)
+            if name == "CHAIN":
+                return self._chain(connection, args)
             if name == "DBSIZE":
                 return self._count(connection, args)
             if name == "PURGEALL":
@@ -263,6 +265,21 @@ class RouterService:
         payload = pack(args)
         for index, channel in enumerate(self.channels.values()):
             channel.send(Unanswered(payload, gather.part(index), is_write, deadline_ms))
+
+    def _chain(self, connection: ClientConnection, args: list[bytes]) -> Slot:
+        """Ask the leader of a partition for its chain, or one of its other replicas."""
+        partition = parse_integer(args[1])
+        if partition not in self.channels:
+            raise BadRequest(f"no partition {partition}; RING tells their ids")
+        slot = connection.slot()
+        if len(args) == 3:
+            self._request(partition, pack(args), TABLE["CHAIN"], slot)
+        elif len(args) == 5 and args[3].upper() == b"REPLICA":
+            call = [b"STALE", b"%d" % partition, *args[:3]]
+            self.call(args[4].decode("utf-8", "replace"), call, slot)
+        else:
+            raise BadRequest("syntax error: CHAIN partition-id ordinal [REPLICA node]")
+        return slot
 
     def _stale(self, connection: ClientConnection, tokens: TokenMap, args: list[bytes]) -> Slot:
         """Ask any replica that is up, followers first: the answer may be old."""

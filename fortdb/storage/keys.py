@@ -8,6 +8,8 @@ and a version of its value at `0x05 | token (8) | key length (2) | user key | or
 of a key are one contiguous range, in the order of their ids, whatever bytes keys are made of: the length
 keeps a key from being taken for the beginning of another. Id 0-0, ordinal 0 and the last ordinal name no
 record and no version; what lies there is told in `values.py`.
+What guards a WORM record lies at `0x07 | token (8) | key length (2) | user key | what (1) | record id (16)`, with
+a name behind it if it is a hold; a partition's chain at `0x08 | partition id (2) | ordinal (8)` (`node/worm.py`).
 A log key is `partition id (2) | offset (8)`, an expiry key `partition id (2) | expiry_ms (8) |
 data key`, a state key `partition id (2)`, all big-endian so that bytes sort as numbers do.
 """
@@ -26,8 +28,10 @@ _TRANSACTION_KIND = b"\x06"
 
 RECORD_KIND = b"\x04"
 VERSION_KIND = b"\x05"
+GUARD_KIND = b"\x07"
+_CHAIN_KIND = b"\x08"
 
-KINDS = (DATA_KIND, RECORD_KIND, VERSION_KIND)
+KINDS = (DATA_KIND, RECORD_KIND, VERSION_KIND, GUARD_KIND)
 """First bytes of what belongs to users' keys: in each of them keys are in the order of their tokens."""
 
 DATA_PREFIX_BYTES = 9
@@ -95,6 +99,31 @@ def record_key(at: bytes, record: RecordId) -> bytes:
 def record_id(key: bytes) -> RecordId:
     """The id in a record's key."""
     return RecordId(*_RECORD_ID.unpack_from(key, len(key) - _RECORD_ID.size))
+
+
+def due_key(at: bytes, record: RecordId) -> bytes:
+    """Where it is noted when to look whether a WORM record may go."""
+    return _beside(GUARD_KIND, at) + b"\0" + _RECORD_ID.pack(*record)
+
+
+def hold_key(at: bytes, record: RecordId, name: bytes) -> bytes:
+    """Where a hold lies on one WORM record of a key, or on all (id 0-0)."""
+    return _beside(GUARD_KIND, at) + b"\1" + _RECORD_ID.pack(*record) + name
+
+
+def hold_name(at: bytes, key: bytes) -> bytes:
+    """The name in a hold's key."""
+    return key[len(hold_key(at, ID_MIN, b"")) :]
+
+
+def chain_key(partition: int, ordinal: int) -> bytes:
+    """Where a link of a partition's chain lies; at ordinal 0 its outline."""
+    return _CHAIN_KIND + _PARTITION.pack(partition) + _ORDINAL.pack(ordinal)
+
+
+def chain_range(partition: int) -> tuple[bytes, bytes]:
+    """The partition's chain: start <= key < end."""
+    return chain_key(partition, 0), _CHAIN_KIND + partition_end(partition)
 
 
 def version_key(at: bytes, ordinal: int) -> bytes:

@@ -95,7 +95,7 @@ def test_a_keyspace_of_an_older_version_is_plain() -> None:
     keyspaces = records.decode_keyspaces(b'{"audit":{"ack":"async"}}')
     assert keyspaces == {"audit": Keyspace("audit", Ack.ASYNC)}
     with pytest.raises(RecordError, match="policy"):
-        records.decode_keyspaces(b'{"audit":{"ack":"async","policy":"worm"}}')
+        records.decode_keyspaces(b'{"audit":{"ack":"async","policy":"tapes"}}')
 
 
 @settings(max_examples=100, deadline=None)

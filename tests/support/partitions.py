@@ -8,17 +8,21 @@ from typing import Any
 from hiredis import Reader
 
 from fortdb.errors import FortError
-from fortdb.limits import SWEEP_COUNT
+from fortdb.limits import CLEAN_COUNT, SWEEP_COUNT
 from fortdb.model import Keyspace, PartitionRecord
+from fortdb.node import worm
 from fortdb.node.disk import Segments, data_ranges, open_replica, write_replica
 from fortdb.node.execute import HANDLERS, Around, Execution, end
+from fortdb.node.ledger import Ledger
 from fortdb.protocol.commands import check_arity, lookup
 from fortdb.replication.leader import Leader
 from fortdb.replication.replica import Replica
+from fortdb.storage.keys import chain_key, chain_range
 from fortdb.storage.rocks import RocksEngine
 
 WHOLE_RING = ((0, 1 << 64),)
 RANGES = data_ranges(WHOLE_RING)
+CHAIN = chain_range(1)
 
 
 class OnePartition:
@@ -29,6 +33,7 @@ class OnePartition:
         self._directory = directory
         self.policies = {keyspace.name.encode(): keyspace for keyspace in keyspaces}
         self.now_ms = now_ms
+        self.jumped_ms = 0  # of `now_ms`, by which the wall clock is ahead of the time that passed
         self.epoch = 0
         self._segments = Segments()
         self._open()
@@ -50,6 +55,7 @@ class OnePartition:
         record = PartitionRecord("p-001", "node", self.epoch, {"node": "life"}, ("node",), handover=True)
         assert self.replica.adopt(record, 1, 0, self.now_ms)
         self.write()
+        self.ledger = Ledger(1, self.engine.get(chain_key(1, 0)), self.now_ms - self.jumped_ms)
 
     @property
     def leader(self) -> Leader:
@@ -67,7 +73,8 @@ class OnePartition:
 
     def execution(self) -> Execution:
         now_ms = max(self.now_ms, self.leader.log.timestamp_ms)
-        around = Around(self.engine, self.policies, self.leader.new_id)
+        self.ledger.steady_ms = self.now_ms - self.jumped_ms
+        around = Around(self.engine, self.policies, self.leader.new_id, self.ledger)
         return Execution(around, self.leader.overlay, now_ms, self.leader.log.commit)
 
     def run(self, *words: object) -> Any:
@@ -83,6 +90,8 @@ class OnePartition:
             reply = HANDLERS[command.name](execution, args)
         except FortError as error:
             return f"{error.code} {error}"
+        if execution.wants_links:
+            worm.link(execution)
         self._propose(execution)
         reader = Reader()
         reader.feed(reply)
@@ -95,6 +104,8 @@ class OnePartition:
         due = self.engine.due(1, execution.now_ms, SWEEP_COUNT)
         for expiry_ms, key in due:
             end(execution, key, expiry_ms)
+        if execution.wants_links or self.ledger.is_due():
+            worm.link(execution, CLEAN_COUNT)
         self._propose(execution)
         self.write()
         return len(due)
@@ -103,7 +114,7 @@ class OnePartition:
         """One tick: everything proposed is in the log, on the disk and in the engine."""
         self.leader.seal(self.now_ms)
         batch = self.engine.batch()
-        _, taken = write_replica(batch, self.replica, RANGES, self._segments)
+        _, taken = write_replica(batch, self.replica, (*RANGES, CHAIN), self._segments)
         self.engine.write(batch, False)
         self.leader.applied(taken)
         self.replica.synced()

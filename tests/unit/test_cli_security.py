@@ -43,7 +43,7 @@ def test_check_lists_who_may_do_what_and_names_what_is_wrong(tmp_path: Path) -> 
     done = CliRunner().invoke(main, ["user", "check", str(path)])
     assert done.output.splitlines() == [
         "app: 2 password(s); read; keyspaces a, b; at most 5 commands/s and values of 9 bytes",
-        "admin: 1 password(s); admin, read, scan, view, write; keyspaces *",
+        "admin: 1 password(s); admin, govern, read, scan, view, write; keyspaces *",
     ]
     path.write_text("[app]\n")
     wrong = CliRunner().invoke(main, ["user", "check", str(path)])

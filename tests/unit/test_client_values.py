@@ -160,8 +160,8 @@ def test_keyspaces() -> None:
         parse_keyspaces(b'[{"name": "a", "ack": "never"}]')
     document = b'{"name": "a", "ack": "sync", "policy": "%b", "retention_ms": 5, "keep": 0, "version": 3, "closed": true}'
     assert parse_keyspace(document % b"records") == Keyspace("a", Ack.SYNC, Policy.RECORDS, 5, 0, 3, True)
-    with pytest.raises(ProtocolError, match="plain, records or versions"):
-        parse_keyspace(document % b"worm")
+    with pytest.raises(ProtocolError, match="plain, records, versions or worm"):
+        parse_keyspace(document % b"tapes")
 
 
 def test_ids_of_records() -> None:

@@ -244,6 +244,22 @@ def test_records_are_read_and_written_the_long_way() -> None:
             assert story(made) == (b"$6\r\nsecond\r\n:2\r\n", b":1\r\n$-1\r\n")
 
 
+def test_worm_records_are_refused_either_way() -> None:
+    def story(made: Node) -> Any:
+        made.service.policies = {b"log": Keyspace("log", policy=Policy.WORM, retention_ms=1 << 40)}
+        made.say(pack([b"ADD", b"log/1", b"first"]))
+        told = made.say(pack([b"SET", b"log/1", b"x"]) + pack([b"DEL", b"log/1"]) + pack([b"GET", b"log/1"]))
+        made.service.policies = {}
+        return told, made.say(pack([b"DEL", b"log/1"]) + pack([b"GET", b"log/1"]))
+
+    for in_c in (True, False):
+        with Node(in_c) as made:
+            told, without_keyspace = story(made)
+            assert told.startswith(b"-WRONGTYPE ") and b"\r\n-IMMUTABLE " in told
+            assert without_keyspace.startswith(b"-IMMUTABLE ")
+            assert told.endswith(b"$5\r\nfirst\r\n") and without_keyspace.endswith(b"$5\r\nfirst\r\n")
+
+
 def test_of_a_failed_engine_nobody_is_told_in_an_answer() -> None:
     """The node gives up instead, so that whoever asked asks the next leader."""
     for in_c in (True, False):
