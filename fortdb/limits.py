@@ -96,6 +96,7 @@ LOG_SEGMENTS_MAX = 256  # kept while a live follower still catches up; then it n
 LOG_SEGMENTS_KEPT = 8  # kept for followers that were away; older ones need a snapshot
 FEED_WAIT_MS = 5_000  # a node is asked for changes for so long; then it says how far it has looked
 FEED_READ_BYTES = 256 * 1024  # of the log, looked through for one asker in one tick
+FEED_TICK_BYTES = 1024 * 1024  # and for all of them together; the rest waits for the next tick
 FEED_ASKERS_MAX = 20_000  # that wait in a node for changes
 FEED_WORDS_MAX = 4_096  # of a position, one for each partition
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from fortdb.client import OPEN, Access, Address, Connection, Reply, requests
-from fortdb.errors import FortError
+from fortdb.errors import BadRequest, FortError
 
 CONNECT_TIMEOUT_S = 3.0
 
@@ -37,6 +37,8 @@ class Session:
 
     def ask(self, words: Sequence[bytes]) -> Reply:
         """The answer to one command; what goes wrong is an answer too, a `FortError` value."""
+        if [word.upper() for word in words[:2]] == [b"FEED", b"SUBSCRIBE"] or words[0].upper() == b"WATCHKEY":
+            return BadRequest("this prompt shows one answer to each command; see changes with: fortdb feed")
         try:
             request = requests.raw(words)
             connection = self.connect()

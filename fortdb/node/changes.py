@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from fortdb.errors import BadRequest, Busy, FortError, NotLeader, Unavailable
-from fortdb.limits import FEED_ASKERS_MAX, FEED_READ_BYTES, FEED_WAIT_MS
+from fortdb.limits import FEED_ASKERS_MAX, FEED_READ_BYTES, FEED_TICK_BYTES, FEED_WAIT_MS
 from fortdb.net.gather import Completes
 from fortdb.protocol.feeds import (
     ChangeKind,
@@ -97,6 +97,7 @@ class Changes:
         self._service = service
         self.waiting: dict[int, list[_Asker]] = {}
         self._count = 0
+        self._budget_bytes = FEED_TICK_BYTES  # of the log, in this tick
 
     def ask(self, slot: Completes, args: list[bytes]) -> None:
         """`CHANGES partition after resp values scope [name]`; `after` -1 asks for the offsets only. Answers
@@ -108,6 +109,8 @@ class Changes:
             raise BadRequest("CHANGES partition after resp values scope [name]")
         if self._count >= FEED_ASKERS_MAX:
             raise Busy(f"{self._count} feeds wait on {self._service.own.name} already")
+        if not self.waiting:
+            self._budget_bytes = FEED_TICK_BYTES  # nobody has looked since the last tick
         until_ms = self._service.loop.now_ms + FEED_WAIT_MS
         asker = _Asker(slot, after, until_ms, mark_of_push(resp), bool(values), selection)
         if not self._answer(partition, asker):
@@ -116,6 +119,7 @@ class Changes:
 
     def look(self) -> None:
         """Tell what has been committed since; once a tick, while anybody waits."""
+        self._budget_bytes = FEED_TICK_BYTES
         for partition in list(self.waiting):
             hosted = self._service.hosted.get(partition)
             commit = -1 if hosted is None or hosted.replica.leading is None else hosted.replica.log.commit
@@ -174,8 +178,12 @@ class Changes:
         log, partition = hosted.replica.log, hosted.replica.partition
         if asker.after >= log.commit:
             return b""
+        if self._budget_bytes <= 0:
+            self._service.loop.tick_again()
+            return b""
         pushes: list[bytes] = []
         for entry in self._service.engine.entries(partition, asker.after + 1, log.commit, FEED_READ_BYTES):
+            self._budget_bytes -= len(entry)
             offset = asker.after + 1
             if asker.selection.may_be_in(entry):
                 pushes += _pushes(hosted.replica.name, offset, entry, asker)

@@ -27,8 +27,9 @@ from fortdb.torture.faults.base import Cast, Need
 from fortdb.torture.faults.network import Network, why_no_network
 from fortdb.torture.faults.shim import Shim, compile_shim, why_no_shim
 from fortdb.torture.faults.world import OBSERVER, World
+from fortdb.torture.feed import FeedReader, faults_of_feed
 from fortdb.torture.findings import HISTORY_FILE, Findings
-from fortdb.torture.history import History
+from fortdb.torture.history import History, load
 from fortdb.torture.replicas import contents_of, differences
 from fortdb.torture.schedule import Step, choose, draw
 from fortdb.torture.transactions import TransactionClients
@@ -46,6 +47,7 @@ _NODE_TIMEOUT_S = 1.0  # below a lease: a paused node wakes to questions asked w
 _REMOTE_TIMEOUT_S = 15.0  # a router of default settings says after 12 that it does not know
 _HEALTHY_S_MAX = 90.0
 _SETTLED_S_MAX = 30.0
+_FEED_FAULTS_SHOWN = 10
 _SHOW_EVERY_S = 0.5
 _AFTER_HEALING_S = 2.0  # clients go on: what comes back late is met by somebody
 
@@ -132,6 +134,7 @@ class Torture:
         self._phase = "starting"
         self._workload: Workload | None = None
         self._transactions: TransactionClients | None = None
+        self._feed: FeedReader | None = None
         self._director: Director | None = None
         self._steps: list[Step] = []
         self._names: list[str] = []
@@ -157,8 +160,23 @@ class Torture:
                 self._last_words(world)
         finally:
             history.close()
+            self._judge_feed()
             self.findings.write(self._directory)
         return self.findings
+
+    def _judge_feed(self) -> None:
+        feed = self._feed
+        if feed is None or not feed.is_over:
+            return
+        if feed.failure:
+            self.findings.unjudged.append(f"the change feed ended early: {feed.failure}")
+            return
+        operations, _ = load(self._directory / HISTORY_FILE)
+        faults = list(faults_of_feed(operations, feed.seen))
+        self.findings.violations += faults[:_FEED_FAULTS_SHOWN]
+        if len(faults) > _FEED_FAULTS_SHOWN:
+            self.findings.violations.append(f"and {len(faults) - _FEED_FAULTS_SHOWN} more faults of the feed")
+        self._note(f"the change feed told {feed.changes} changes")
 
     def _draw(self, cast: Cast) -> list[Step]:
         return draw(self._options.seed, self._options.seconds, self._names, cast)
@@ -239,6 +257,9 @@ class Torture:
         self._enter("torturing")
         transactions.open_accounts(routers[0])
         transactions.start()
+        feed = FeedReader(routers[0])
+        feed.start()
+        self._feed = feed
         workload.start()
         director.start()
         try:
@@ -278,6 +299,8 @@ class Torture:
         assert self._workload is not None and self._transactions is not None
         ring = world.ring
         door = self._door(ring, ring.shape.router_names[0])
+        if self._feed is not None:
+            self._feed.stop()
         try:
             self._workload.read_all(door)
             self.findings.violations += self._transactions.last_words(door, self._directory)

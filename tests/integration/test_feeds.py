@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -278,7 +281,25 @@ def test_a_node_feeds_what_it_leads(ring: LocalRing) -> None:
             node.feed()
 
 
-def test_redis_py_gets_pushes_and_replies(ring: LocalRing) -> None:
+def command(ring: LocalRing, *arguments: str, typed: str = "") -> str:
+    line = [sys.executable, "-m", "fortdb", "--port", str(ring.shape.port), *arguments]
+    return subprocess.run(line, input=typed, capture_output=True, text=True, timeout=60, check=False).stdout
+
+
+def test_the_command_line_writes_lines_or_json(ring: LocalRing) -> None:
+    position = command(ring, "feed", "--key", "typed", "--position").strip()
+    with ring.client() as client:
+        client.put("typed", "1")
+        client.delete("typed")
+    chosen = ("feed", "--key", "typed", "--from", position, "--count", "2")
+    put, delete = command(ring, *chosen).splitlines()
+    assert put.endswith('  put  "typed"  "1"') and delete.endswith('  delete  "typed"')
+    first, _ = map(json.loads, command(ring, "--json", *chosen).splitlines())
+    assert first == {"position": put.split()[0], "kind": "put", "key": "typed", "value": "1"}
+    assert "fortdb feed" in command(ring, typed="WATCHKEY typed\n")
+
+
+def test_redis_py_asks_for_positions(ring: LocalRing) -> None:
     with redis.Redis(port=ring.shape.port) as plain:
         assert plain.execute_command("FEED", "POSITION", "KEY", "x").startswith(b"p-")
 

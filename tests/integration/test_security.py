@@ -370,3 +370,32 @@ def test_files_that_do_not_work_keep_it_from_starting(tmp_path: Path) -> None:
         done = start("router", base + more, tmp_path)
         assert done.returncode == 2, done
         assert problem in " ".join(done.stderr.split())
+
+
+def test_a_feed_shows_what_its_user_may_see_and_ends_with_the_right(ring: LocalRing) -> None:
+    with ring.client(access=as_shop(ring)) as client, ring.client() as admin:
+        refused: list[Callable[[], object]] = [
+            client.feed,
+            partial(client.feed, prefix="o"),
+            partial(client.feed, key="hidden"),
+            partial(client.feed, keyspace="other"),
+            partial(client.feed, partition="p-000"),
+        ]
+        for ask in refused:
+            with pytest.raises(PermissionDenied):
+                ask()
+        feed = client.feed(keyspace="orders")
+        admin.put("other/1", "no")
+        client.put("orders/fed", "1")
+        change = feed.next(20)
+        assert change is not None and (change.key, change.value) == (b"orders/fed", b"1")
+        before = users_of(ring).read_text()
+        users_of(ring).write_text(before.replace('keyspaces = ["orders"]', 'keyspaces = ["others"]'))
+        try:
+            reload(ring)
+            with pytest.raises(PermissionDenied):
+                feed.next(20)
+        finally:
+            users_of(ring).write_text(before)
+            reload(ring)
+    assert "audit_feed" in "".join(ring.process(name).log_path.read_text() for name in ring.routers)

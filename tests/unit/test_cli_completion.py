@@ -36,6 +36,8 @@ def completer() -> Iterator[CommandCompleter]:
         ("ADD o", ["orders/"]),
         ("get lo", ["logs/"]),
         ("DBSIZE o", ["orders"]),
+        ("FEED S", ["SUBSCRIBE"]),
+        ("FEED SUBSCRIBE PR", ["PREFIX"]),
         ("LEADER MOVE p", ["p0", "p1"]),
         ("GET orders/1 o", []),
         ("ADD x", []),

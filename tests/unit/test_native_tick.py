@@ -662,14 +662,13 @@ def test_alone_in_the_isr_a_leader_commits_and_answers_nobody() -> None:
     same(story)
 
 
-def test_a_walk_waits_for_what_is_committed_and_not_in_the_data() -> None:
+def test_a_walk_sees_what_is_committed_and_not_in_the_data() -> None:
     def story(made: Node) -> None:
         made.step(lambda: made.ask(3, b"SET", _key_in(3), b"1"))
         made.step(partial(made.ack, "a", 3, 0), partial(made.ack, "b", 3, 0))
         log = made.leader(3).log
         assert log.applied < log.commit == log.last_offset
         made.step(lambda: made.ask(3, b"SCAN", b"%d" % (3 << 60)))
-        assert log.applied == log.commit
         assert not made.service.held_count
 
     _, left = same(story)

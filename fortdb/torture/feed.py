@@ -1,0 +1,125 @@
+"""A reader of the change feed beside the clients, and what it must have been told.
+
+It takes the feed of all keys from the beginning of the torture to its end, and connects again by itself. Values of
+registers and records are written once each, so a change names the call that made it. Right is a feed in which
+
+* every value of an acknowledged write, and every record that was acknowledged, comes at least once,
+* no value comes that nobody wrote, or whose write certainly had no effect,
+* of two writes of one key, of which the one was answered before the other began, the earlier comes first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from fortdb.client import Feed
+from fortdb.errors import FortError
+from fortdb.torture.history import Kind, Operation, Outcome
+from fortdb.torture.workload import Door
+
+_WRITES = {Kind.WRITE: 0, Kind.CAS: 1, Kind.ADD: 0}
+"""Calls that write a value of their own, and where it stands among their arguments."""
+
+_LOOK_S = 0.2
+_QUIET_S = 5.0  # longer than a feed waits for a leader that is well
+_CATCH_UP_S_MAX = 60.0
+
+Seen = Mapping[str, Sequence[str]]
+"""By key, the values in the order in which they came first."""
+
+
+class FeedReader:
+    """One feed, on a thread of its own."""
+
+    def __init__(self, door: Door) -> None:
+        self._client = door.client()
+        self._feed: Feed | None = None
+        self._seen: dict[str, dict[str, None]] = {}
+        self._thread = threading.Thread(target=self._read, name="feed-reader", daemon=True)
+        self._stopping = threading.Event()
+        self._heard_s = time.monotonic()
+        self.failure = ""
+        self.changes = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was read to its end."""
+        return self._stopping.is_set()
+
+    @property
+    def seen(self) -> Seen:
+        """What has come so far."""
+        return {key: list(values) for key, values in self._seen.items()}
+
+    def start(self) -> None:
+        """Every change from now on is read. Raises `FortError`."""
+        self._feed = self._client.feed()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nobody writes any more: read on until nothing comes for a while, then end."""
+        ends_s = time.monotonic() + _CATCH_UP_S_MAX
+        while not self.failure and ends_s > time.monotonic() < self._heard_s + _QUIET_S:
+            time.sleep(_LOOK_S)
+        self._stopping.set()
+        self._thread.join()
+        assert self._feed is not None
+        self._feed.close()
+        self._client.close()
+
+    def _read(self) -> None:
+        assert self._feed is not None
+        while not self._stopping.is_set():
+            try:
+                change = self._feed.next(_LOOK_S)
+            except FortError as error:
+                self.failure = f"{error.code} {error}"
+                return
+            if change is not None:
+                self.changes += 1
+                self._heard_s = time.monotonic()
+                if change.value is not None:
+                    values = self._seen.setdefault(change.key.decode(), {})
+                    values.setdefault(change.value.decode("utf-8", "replace"))
+
+
+def faults_of_feed(calls: Sequence[Operation], seen: Seen) -> Iterator[str]:
+    """What the feed told wrongly, in sentences."""
+    for call in _missing(calls, seen):
+        yield f"the feed did not tell “{call}”, which was acknowledged"
+    by_key: dict[str, list[Operation]] = {}
+    for call in _writes(calls):
+        by_key.setdefault(call.key, []).append(call)
+    for key, written in by_key.items():
+        yield from _of_key(key, written, seen.get(key, ()))
+
+
+def _of_key(key: str, written: Sequence[Operation], values: Sequence[str]) -> Iterator[str]:
+    calls = {_value(call): call for call in written}
+    latest_begin_ns, latest = -1, ""
+    for value in values:
+        call = calls.get(value)
+        if call is None or call.outcome is Outcome.FAILED:
+            yield f"the feed told {value} of {key}, which {'was refused' if call else 'nobody wrote'}"
+        elif call.outcome is Outcome.OK and call.ended_ns < latest_begin_ns:
+            yield f"the feed told {latest} of {key} before {value}, whose write had ended before the other began"
+        if call is not None and call.started_ns > latest_begin_ns:
+            latest_begin_ns, latest = call.started_ns, value
+
+
+def _missing(calls: Iterable[Operation], seen: Seen) -> Iterator[Operation]:
+    sets = {key: set(values) for key, values in seen.items()}
+    for call in _writes(calls):
+        took_effect = call.outcome is Outcome.OK and not (call.kind is Kind.CAS and call.result is False)
+        if took_effect and _value(call) not in sets.get(call.key, ()):
+            yield call
+
+
+def _writes(calls: Iterable[Operation]) -> Iterator[Operation]:
+    return (call for call in calls if call.kind in _WRITES)
+
+
+def _value(call: Operation) -> str:
+    return str(call.arguments[_WRITES[call.kind]])
