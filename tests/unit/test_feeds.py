@@ -15,13 +15,16 @@ from fortdb.access.rights import refusal
 from fortdb.access.users import Right, User
 from fortdb.errors import BadRequest
 from fortdb.limits import CLEAN_COUNT, FEED_WAIT_MS, OUTPUT_SOFT_BYTES
-from fortdb.model import Keyspace, Policy
-from fortdb.node.changes import changes_of
+from fortdb.model import Keyspace, Policy, RecordId
+from fortdb.node.changes import Change, changes_of
 from fortdb.protocol.commands import TABLE
-from fortdb.protocol.feeds import Scope, Selection, decode_position, encode_position, parse_feed
+from fortdb.protocol.feeds import ChangeKind, Scope, Selection, decode_position, encode_position, parse_feed
 from fortdb.protocol.resp import pack
 from fortdb.protocol.transactions import Bundle, check_queued
-from fortdb.replication.entries import decode_entry
+from fortdb.replication.entries import PUT, Operation, decode_entry
+from fortdb.ring.tokens import hash_of
+from fortdb.storage.keys import data_key_at, record_key
+from fortdb.storage.values import RecordsHead, WormRecord, encode_records, encode_worm
 from tests.support.partitions import OnePartition
 from tests.support.ways import PARTITION, needs_c, received
 from tests.unit.test_native_clients import Node
@@ -263,3 +266,17 @@ def test_a_client_that_does_not_read_is_not_read_for(made: Node) -> None:
         while push := reader.gets():
             seen += [push[3]] if push[0] == b"change" else []
     assert seen == [b"a%d" % number for number in range(200)]
+
+
+def test_a_worm_record_is_told_once() -> None:
+    """It is written twice in its entry: the second time with its place in the chain."""
+    at = data_key_at(hash_of(b"ledger/7"), b"ledger/7")
+    record = RecordId(5, 0)
+    unlinked = WormRecord(9_000, False, b"paid", 0, bytes(32))
+    head = encode_records(RecordsHead(0, 1, record, record, True))
+    operations = [
+        Operation(PUT, record_key(at, record), encode_worm(unlinked)),
+        Operation(PUT, at, head),
+        Operation(PUT, record_key(at, record), encode_worm(unlinked._replace(ordinal=1))),
+    ]
+    assert list(changes_of(operations)) == [Change(ChangeKind.ADD, b"ledger/7", b"paid", b"5-0", 0)]
