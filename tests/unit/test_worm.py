@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -382,6 +383,61 @@ def test_a_replica_is_compared_with_its_leader(one: OnePartition) -> None:
     assert disagreement(page, page) is None
     assert disagreement(page, replace(page, head=bytes(32))) is not None
     assert disagreement(replace(page, last=2), page) is not None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_stories(one: OnePartition, seed: int) -> None:
+    """Whatever is said, with words that mean something and such that do not, a record is there as long as it was
+    promised, and the chain is whole."""
+    chance = Random(seed)
+    promised: dict[bytes, tuple[str, int]] = {}  # record -> its key, and until when nobody may remove it
+    for _ in range(300):
+        key = chance.choice(("hard/{t}a", "hard/{t}b", "soft/{t}a"))
+        record = chance.choice([*promised, b"1-1", b"*", b"x", b""])
+        words = chance.choice(
+            [
+                (
+                    "ADD",
+                    key,
+                    "v" * chance.randrange(50),
+                    *chance.choice([(), ("PX", DAY_MS + 5), ("PX", 5), ("x",)]),
+                ),
+                (
+                    "REMOVE",
+                    key,
+                    record,
+                    *chance.choice([(), ("BYPASS",), ("IFLAST", record, "BYPASS"), ("x", "y")]),
+                ),
+                (
+                    chance.choice(("HOLD", "RELEASE")),
+                    key,
+                    record,
+                    *chance.choice([(), ("n",), ("",), ("a", "b")]),
+                ),
+                (
+                    "RETAIN",
+                    key,
+                    record,
+                    one.now_ms + chance.randrange(3 * DAY_MS),
+                    *chance.choice([(), ("BYPASS",)]),
+                ),
+                ("RECORDINFO", key, record),
+                (chance.choice(("DEL", "PURGE", "GETDEL", "GET", "PERSIST")), key),
+            ]
+        )
+        answer = one.run(*words)
+        if words[0] == "ADD" and isinstance(answer, bytes):
+            promised[answer] = (key, one.now_ms + DAY_MS)
+        elif words[-1] == "BYPASS" and answer == 1 and key.startswith("soft"):
+            promised.pop(record, None)
+        if chance.random() < 0.2:
+            pass_ms(one, chance.randrange(DAY_MS // 4))
+        if chance.random() < 0.05:
+            one.elect()
+        promised = {found: kept for found, kept in promised.items() if kept[1] > one.now_ms}
+        for found, (where, _) in promised.items():
+            assert one.run("RECORD", where, found) is not None, words
+    assert verified(one) == []
 
 
 # --- rights --------------------------------------------------------------------------------------------------------
