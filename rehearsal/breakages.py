@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from fortdb.net.security import UNPROTECTED
+
 KEPT = "/root/kept"
 
 
@@ -39,7 +41,22 @@ def _drop_in(unit: str, setting: str) -> tuple[str, str]:
     )
 
 
+def _restarted(unit: str, setting: str) -> tuple[str, str]:
+    """The same, and the unit runs with it."""
+    broken_by, mended_by = _drop_in(unit, setting)
+    return f"{broken_by} && systemctl restart {unit}", f"{mended_by} && systemctl restart {unit}"
+
+
 _TLS = "/etc/fortdb/tls"
+# The environment wins over the file.
+_UNPROTECTED = "\\n".join(
+    f'Environment="FORTDB_{name}={value}"'
+    for name, value in {
+        **{f"TLS__{part}": "" for part in ("CERT", "KEY", "CA")},
+        "SECURITY__USERS": "",
+        "SECURITY__UNPROTECTED": UNPROTECTED,
+    }.items()
+)
 _SHORT_LIVED = (
     f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=other -keyout /dev/null -out {_TLS}/host.pem"
     " 2>/dev/null"
@@ -56,8 +73,8 @@ BREAKAGES = (
     Breakage(
         "a private key can be read by all",
         "node-01",
-        f"chmod 0644 {_TLS}/host.key",
-        f"chmod 0640 {_TLS}/host.key",
+        f"chmod 0644 {_TLS}/host.pem",
+        f"chmod 0400 {_TLS}/host.pem",
         ("test_the_user_owns_its_files_and_nobody_else_reads_keys[node-01]",),
     ),
     Breakage(
@@ -84,6 +101,10 @@ BREAKAGES = (
             "test_units_run_and_start_at_boot[node-03]",
             *(f"test_a_node_listens_inside[node-03-{port}]" for port in (5100, 5200, 5300)),
             "test_the_running_version_is_the_installed_one[node-03]",
+            "test_plain_text_is_refused_at_every_port[node-03]",
+            "test_nobody_comes_in_without_a_password[node-03]",
+            "test_peers_show_a_certificate[node-03]",
+            "test_logins_are_in_the_audit_log[node-03]",
             *(
                 f"test_the_firewall_lets_in_what_it_should[{host}]"
                 for host in ("node-01", "router-01", "router-02")
@@ -116,6 +137,24 @@ BREAKAGES = (
         ("test_the_running_version_is_the_installed_one[node-01]",),
     ),
     Breakage(
+        "the users can be read by all",
+        "node-02",
+        "chmod 0644 /etc/fortdb/users.toml",
+        "chmod 0640 /etc/fortdb/users.toml",
+        ("test_secrets_can_be_read_by_nobody_else[node-02]",),
+    ),
+    Breakage(
+        "a router speaks plain text and lets everybody in",
+        "router-02",
+        *_restarted("fortdb-router.service", _UNPROTECTED),
+        (
+            "test_plain_text_is_refused_at_every_port[router-02]",
+            "test_nobody_comes_in_without_a_password[router-02]",
+            "test_logins_are_in_the_audit_log[router-02]",
+            "test_the_running_version_is_the_installed_one[router-02]",
+        ),
+    ),
+    Breakage(
         "a configuration has a wrong setting",
         "router-02",
         *_put_aside("/etc/fortdb/router.toml", "echo 'colour = \"red\"' >> /etc/fortdb/router.toml"),
@@ -142,7 +181,11 @@ BREAKAGES = (
         "a certificate is another's and ends tomorrow",
         "node-03",
         *_put_aside(f"{_TLS}/host.pem", _SHORT_LIVED),
-        ("test_certificates_are_valid_for_long_enough[node-03]",),
+        (
+            "test_certificates_are_valid_for_long_enough[node-03]",
+            "test_certificates_are_for_the_right_names[node-03]",
+            "test_the_user_owns_its_files_and_nobody_else_reads_keys[node-03]",
+        ),
     ),
     Breakage(
         "a clock is wrong",

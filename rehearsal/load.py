@@ -1,13 +1,17 @@
 """A client under load: writes through the Elastic IP, never the same key twice, and keeps what was acknowledged.
 
-`python -m rehearsal.load HOST PORT FILE` appends a line to FILE for every acknowledged write, until its standard
-input ends; `... check` reads every one of them back and says, as JSON, how many there are and which are lost.
-A write whose outcome is unknown is no line, and not written again: only what was promised is held against the ring.
+`python -m rehearsal.load HOST PORT FILE` appends a line to FILE for every acknowledged write and every one that
+failed, until its standard input ends; `... check` reads those that were acknowledged back and says, as JSON, how many
+there are, which are lost and how many failed. A write whose outcome is unknown is not written again: only what was
+promised is held against the ring. Nothing is tried twice. How to come in is told by the variables of the command
+line (FORTDB_CA, FORTDB_USER, FORTDB_PASSWORD_FILE); a connection is for some writes, so that new certificates and
+passwords are met while they change.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -17,43 +21,63 @@ from pathlib import Path
 from typing import TextIO
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 WRITERS = 4
+WRITES_A_CONNECTION = 100
 _PATIENCE_S = 2.0
+_FAILED = "!"
 
 
 def _client(host: str, port: int) -> redis.Redis:
     return redis.Redis(
         host=host,
         port=port,
+        username=os.environ["FORTDB_USER"],
+        password=Path(os.environ["FORTDB_PASSWORD_FILE"]).read_text().strip(),
+        ssl=True,
+        ssl_ca_certs=os.environ["FORTDB_CA"],
         socket_timeout=_PATIENCE_S,
         socket_connect_timeout=_PATIENCE_S,
+        retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )
 
 
-def write(host: str, port: int, acknowledged: TextIO, stopping: threading.Event) -> None:
+def write(host: str, port: int, heard: TextIO, stopping: threading.Event) -> None:
     """One writer, until it is told to stop."""
-    client = _client(host, port)
     while not stopping.is_set():
-        key = f"load-{uuid.uuid4()}"
-        try:
-            client.set(key, key[::-1])
-        except redis.RedisError:
-            stopping.wait(0.05)
-            continue
-        acknowledged.write(f"{time.time():.3f} {key}\n")
-        acknowledged.flush()
+        with _client(host, port) as client:
+            for _ in range(WRITES_A_CONNECTION):
+                if stopping.is_set():
+                    return
+                key = f"load-{uuid.uuid4()}"
+                try:
+                    client.set(key, key[::-1])
+                except redis.RedisError as error:
+                    heard.write(f"{time.time():.3f} {_FAILED} {type(error).__name__}: {error}\n")
+                    stopping.wait(0.05)
+                    continue
+                heard.write(f"{time.time():.3f} {key}\n")
+                heard.flush()
 
 
 def check(host: str, port: int, file: Path) -> dict[str, object]:
-    """How many writes were acknowledged, which of them are lost, and the longest pause between two."""
-    lines = [line.split() for line in file.read_text().splitlines()]
+    """How many writes were acknowledged, which of them are lost, what failed, and the longest pause between two
+    that were acknowledged."""
+    lines = [line.split(maxsplit=2) for line in file.read_text().splitlines()]
+    acknowledged = [(moment, key) for moment, key, *_ in lines if key != _FAILED]
     client = _client(host, port)
-    lost = [key for _, key in lines if client.get(key) != key[::-1]]
-    times = sorted(float(moment) for moment, _ in lines)
+    lost = [key for _, key in acknowledged if client.get(key) != key[::-1]]
+    times = sorted(float(moment) for moment, _ in acknowledged)
     pauses = [later - earlier for earlier, later in pairwise(times)]
-    return {"acknowledged": len(lines), "lost": lost, "longest_pause_s": round(max(pauses, default=0.0), 1)}
+    return {
+        "acknowledged": len(acknowledged),
+        "lost": lost,
+        "failed": [" ".join(words) for _, key, *words in lines if key == _FAILED],
+        "longest_pause_s": round(max(pauses, default=0.0), 1),
+    }
 
 
 def main(host: str, port: str, file: str, *words: str) -> None:
@@ -61,10 +85,9 @@ def main(host: str, port: str, file: str, *words: str) -> None:
         print(json.dumps(check(host, int(port), Path(file))))  # noqa: T201
         return
     stopping = threading.Event()
-    with Path(file).open("a") as acknowledged:
+    with Path(file).open("a") as heard:
         writers = [
-            threading.Thread(target=write, args=(host, int(port), acknowledged, stopping))
-            for _ in range(WRITERS)
+            threading.Thread(target=write, args=(host, int(port), heard, stopping)) for _ in range(WRITERS)
         ]
         for writer in writers:
             writer.start()

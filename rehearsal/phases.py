@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Rehearsal:
         self.access = Access(directory / "access")
         self.logs = directory / "logs"
         self.terraform = directory / "terraform"
+        self.secrets = directory / "secrets"  # of the controller: authorities, admin's password
         self._base = Path()
         self.hosts: dict[str, Host] = {}
 
@@ -128,8 +130,7 @@ class Rehearsal:
         """The second run changes nothing and restarts nobody."""
         before = self._processes()
         recap = self._play("again")
-        changed = {host: counts["changed"] for host, counts in recap.items() if counts["changed"]}
-        self._hold(not changed, f"the second run changed something: {changed}", "again")
+        self._hold_unchanged(recap, "again")
         self._hold(self._processes() == before, "the second run restarted something", "again")
         self.progress.note(f"changed=0 on {len(recap)} hosts")
 
@@ -170,11 +171,40 @@ class Rehearsal:
             ("DEL a greeting", "2"),
             ("EXISTS greeting", "0"),
         ):
-            said = self._client(
-                "redis-cli", "-h", self.state.elastic_ip, "-p", str(PORT), *command.split()
-            ).strip()
+            said = self._redis_cli(*command.split())
             self._hold(said == answer, f"redis-cli {command} answered {said!r}", "client")
         self._expect("", "put", "kept", "through it all", exact=False)
+        refused = self._client(
+            *("redis-cli", "-h", self.state.elastic_ip, "-p", str(PORT), "PING"), check=False
+        )
+        self._hold("PONG" not in refused, "plain text gets in", "client")
+
+    def rotate(self) -> None:
+        """Certificates, keys and admin's password are replaced under load: no request fails, nobody restarts."""
+        processes, certificate, password = self._processes(), self._shown(), self._password_file.read_text()
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        certificates: Any = {"playbook": "rotate-certificates.yml", "certificates_made_after": moment}
+        passwords: Any = {"playbook": "rotate-passwords.yml"}
+        dropped: Any = {**passwords, "fortdb_drop_password": True}
+        with self._load("rotated") as load:
+            self._play("rotate", "--check", "--diff", **certificates)
+            self._hold(self._shown() == certificate, "check mode changed a certificate", "rotate")
+            for words in (certificates, passwords, dropped):
+                recap = self._play("rotate", **words)
+                changed = all(counts["changed"] for counts in recap.values())
+                self._hold(changed, f"{words} changed nothing somewhere: {recap}", "rotate")
+                self._hold_unchanged(self._play("rotate", **words), "rotate")
+            time.sleep(LOAD_S)  # of load with what is new
+        self._hold(self._shown() != certificate, "the certificate is still the former one", "rotate")
+        self._hold(self._processes() == processes, "something restarted", "rotate")
+        former = self._redis_cli("PING", password=password.strip())
+        self._hold("WRONGPASS" in former, f"the former password is answered {former!r}", "rotate")
+        secrets = [password.strip(), self._password_file.read_text().strip(), "PRIVATE KEY", "$argon2id$"]
+        told = [word[:12] for word in secrets if word in self._log("rotate") + self._log("deploy")]
+        self._hold(not told, f"secrets are in the playbook's output: {told}", "rotate")
+        found = load()
+        self._hold(not found["failed"], f"requests failed: {found['failed'][:5]}", "rotate")
+        self.progress.note(f"{found['acknowledged']} writes acknowledged meanwhile, none failed or lost")
 
     def grow(self) -> None:
         """Two nodes more. The play takes them in and shows what would move to them; told to, it moves just that."""
@@ -222,36 +252,20 @@ class Rehearsal:
 
     def kill_node(self) -> None:
         """A node's host loses power under load: no acknowledged write is lost, and the playbook goes on without it."""
-        file = self.directory / "acknowledged"
-        file.unlink(missing_ok=True)
-        load = [sys.executable, "-m", "rehearsal.load", self.state.elastic_ip, str(PORT), str(file)]
         node = self.hosts["node-01"]
-        with (self.logs / "load.log").open("w") as log:
-            process = subprocess.Popen(
-                within(self._group("load"), [*self._outside(), *load]),
-                stdin=subprocess.PIPE,
-                stderr=log,
-                cwd=REPOSITORY,
-            )
-            try:
-                wait_until(lambda: file.exists() and file.stat().st_size > 0, "the first write", 30)
-                time.sleep(LOAD_S)  # of load before the fault
-                node.kill()
-                size = file.stat().st_size
-                wait_until(lambda: file.stat().st_size > size + 10_000, "writes to go on", HEALTHY_S_MAX)
-                time.sleep(LOAD_S)  # and after it
-            finally:
-                process.communicate()
-        during = json.loads(self._client(*load, "check"))
-        self._hold(not during["lost"], f"acknowledged writes are lost: {during['lost'][:5]}", "load")
-        recap = self._play("absent", absent={node.name}, fortdb_absent=node.name)
-        changed = {host: counts["changed"] for host, counts in recap.items() if counts["changed"]}
-        self._hold(not changed, f"the play without {node.name} changed something: {changed}", "absent")
+        with self._load("acknowledged") as load:
+            time.sleep(LOAD_S)  # of load before the fault
+            node.kill()
+            file = self.directory / "acknowledged"
+            size = file.stat().st_size
+            wait_until(lambda: file.stat().st_size > size + 10_000, "writes to go on", HEALTHY_S_MAX)
+            time.sleep(LOAD_S)  # and after it
+        load()
+        self._hold_unchanged(self._play("absent", absent={node.name}, fortdb_absent=node.name), "absent")
         node.power_on(self._base)
         node.wait()
         self._healthy()
-        after = json.loads(self._client(*load, "check"))
-        self._hold(not after["lost"], f"acknowledged writes are lost: {after['lost'][:5]}", "load")
+        after = load()
         self._expect("through it all", "get", "kept")
         self.progress.note(
             f"{after['acknowledged']} acknowledged, none lost, longest pause {after['longest_pause_s']} s"
@@ -326,10 +340,17 @@ class Rehearsal:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
             "TF_IN_AUTOMATION": "1",
+            "FORTDB_CA": str(self.secrets / "ca/ca.pem"),
+            "FORTDB_USER": "admin",
+            "FORTDB_PASSWORD_FILE": str(self._password_file),
             "PATH": f"{Path(sys.executable).parent}:{inherited['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(REPOSITORY),
         }
+
+    @property
+    def _password_file(self) -> Path:
+        return self.secrets / "users/admin.password"
 
     def _checks(self, *only: str) -> list[str]:
         """pytest on the deployment, as in the README."""
@@ -348,17 +369,24 @@ class Rehearsal:
         outputs: dict[str, Any] = json.loads(text)
         return outputs
 
-    def _play(self, phase: str, absent: Collection[str] = (), **words: object) -> dict[str, dict[str, int]]:
-        """The playbook, told `words` by -e; the recap of every host that is not absent."""
+    def _play(
+        self,
+        phase: str,
+        *options: str,
+        playbook: str = "site.yml",
+        absent: Collection[str] = (),
+        **words: object,
+    ) -> dict[str, dict[str, int]]:
+        """A playbook, told `words` by -e; the recap of every host that is not absent."""
         further = {
             **words,
             "fortdb_router_environment": simulated_aws.variables(self.state.url),
-            "certificates_directory": str(self.directory / "secrets"),
+            "fortdb_secrets": str(self.secrets),
             "firewall_client_sources": [self.network.clients_cidr],
             "firewall_ssh_sources": [f"{self.network.operator}/32"],
         }
-        playbook = ["-i", "inventory/aws_ec2.yml", "ansible/site.yml", "-e", json.dumps(further)]
-        self._logged(phase, [beside_python("ansible-playbook"), *playbook])
+        inventory = ["-i", "inventory/aws_ec2.yml", f"ansible/{playbook}", "-e", json.dumps(further)]
+        self._logged(phase, [beside_python("ansible-playbook"), *inventory, *options])
         recap = recap_of(self._log(phase))
         expected = set(self.hosts) - set(absent)
         self._hold(expected <= set(recap), f"the play was only for {sorted(recap)}", phase)
@@ -386,6 +414,45 @@ class Rehearsal:
         """A command where a client would be."""
         return self._call(*self._outside(), *command, check=check)
 
+    def _redis_cli(self, *words: str, password: str = "") -> str:
+        """What Redis' own command line is answered."""
+        ca = str(self.secrets / "ca/ca.pem")
+        where = ["-h", self.state.elastic_ip, "-p", str(PORT), "--tls", "--cacert", ca, "--user", "admin"]
+        secret = {"REDISCLI_AUTH": password or self._password_file.read_text().strip()}
+        command = [*self._outside(), "redis-cli", *where, "--no-auth-warning", *words]
+        return call(*command, environment={**self._environment(), **secret}, check=False).strip()
+
+    def _shown(self) -> str:
+        """The certificate that clients see at the Elastic IP."""
+        script = f"import ssl; print(ssl.get_server_certificate({(self.state.elastic_ip, PORT)}))"
+        return self._client(sys.executable, "-c", script)
+
+    @contextmanager
+    def _load(self, name: str) -> Iterator[Callable[[], Any]]:
+        """Clients write all the while. What is handed out tells, after it, what they heard; none of it is lost."""
+        file = self.directory / name
+        file.unlink(missing_ok=True)
+        load = [sys.executable, "-m", "rehearsal.load", self.state.elastic_ip, str(PORT), str(file)]
+
+        def heard() -> Any:
+            found = json.loads(self._client(*load, "check"))
+            self._hold(not found["lost"], f"acknowledged writes are lost: {found['lost'][:5]}", "load")
+            return found
+
+        with (self.logs / "load.log").open("a") as log:
+            process = subprocess.Popen(
+                within(self._group("load"), [*self._outside(), *load]),
+                stdin=subprocess.PIPE,
+                stderr=log,
+                cwd=REPOSITORY,
+                env=self._environment(),
+            )
+            try:
+                wait_until(lambda: file.exists() and file.stat().st_size > 0, "the first write", 30)
+                yield heard
+            finally:
+                process.communicate()
+
     def _fortdb(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "fortdb", *words]
 
@@ -399,7 +466,7 @@ class Rehearsal:
 
     def _healthy(self) -> float:
         """Seconds until every router says that all is well."""
-        command = "sudo /opt/fortdb/current/bin/fortdb status >/dev/null && echo well"
+        command = "sudo fortdb status >/dev/null && echo well"
         routers = [host for host in self.hosts.values() if not host.has_volume]
         are_well: Callable[[], bool] = lambda: all(  # noqa: E731
             router.ssh(command, check=False).strip() == "well" for router in routers
@@ -412,6 +479,10 @@ class Rehearsal:
         found = [host for host in self.hosts.values() if host.address == holder]
         self._hold(len(found) == 1, f"the Elastic IP leads to {holder}", "move_ip")
         return found[0]
+
+    def _hold_unchanged(self, recap: dict[str, dict[str, int]], phase: str) -> None:
+        changed = {host: counts["changed"] for host, counts in recap.items() if counts["changed"]}
+        self._hold(not changed, f"{phase} changed something: {changed}", phase)
 
     def _hold(self, condition: bool, otherwise: str, phase: str) -> None:
         if not condition:
@@ -430,6 +501,7 @@ SHOWN = (
     ("testinfra", Rehearsal.verify),
     ("testinfra on what is broken", Rehearsal.broken),
     ("clients on the Elastic IP", Rehearsal.client),
+    ("certificates and passwords change under load", Rehearsal.rotate),
     ("two nodes more", Rehearsal.grow),
     ("active router's host dies", Rehearsal.move_ip),
     ("node reboots", Rehearsal.reboot),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,9 +16,30 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
-FORTDB = "/opt/fortdb/current/bin/fortdb"
+FORTDB = "/usr/local/bin/fortdb"
+TLS = "/etc/fortdb/tls"
 NODE_PORT = 5100
 ROUTER_PORT = 5000
+
+# Runs on a host: sends its standard input to a server of it and prints all that comes back.
+_TALK = f"""
+import socket, ssl, sys
+host, port, *words = sys.argv[1:]
+lines = sys.stdin.buffer.read()
+connection = socket.create_connection((host, int(port)), 5)
+answer = b""
+try:
+    if "--tls" in words:
+        connection = ssl.create_default_context(cafile="{TLS}/ca.pem").wrap_socket(connection, server_hostname=host)
+    if "--login" in words:
+        lines = b"AUTH admin " + open("/etc/fortdb/admin.password", "rb").read().strip() + b"\\r\\n" + lines
+    connection.sendall(lines)
+    while data := connection.recv(65536):
+        answer += data
+except OSError as error:
+    answer += str(error).encode()
+sys.stdout.buffer.write(answer)
+"""
 
 
 def _beside_python(program: str) -> str:
@@ -98,11 +120,30 @@ class Machine:
         assert done.rc in (0, 2), f"{self.name}: {command} ended with {done.rc}: {done.stderr.strip()}"
         return json.loads(done.stdout)
 
-    def ask(self, port: int, line: str) -> str:
-        """What a server on this host answers to one text line."""
-        talk = f"printf '{line}\\r\\nQUIT\\r\\n'"
-        command = f"{talk} | timeout 5 bash -c 'exec 3<>/dev/tcp/{self.address}/{port}; cat >&3; cat <&3'"
-        return str(self.host.run(command).stdout)
+    @property
+    def is_protected(self) -> bool:
+        """Whether the inventory asks for TLS and users."""
+        return not self.variables.get("fortdb_unprotected")
+
+    def ask(self, port: int, *lines: str) -> str:
+        """What a server on this host answers to text lines of the ring's admin."""
+        words = ["--tls", "--login"] if self.is_protected else []
+        return self._talk(port, lines, *words)
+
+    def ask_as_nobody(self, port: int, *lines: str) -> str:
+        """The same, without a login; what TLS refuses is an answer, too."""
+        return self._talk(port, lines, "--tls")
+
+    def ask_in_plain_text(self, port: int, *lines: str) -> str:
+        """The same, without TLS either."""
+        return self._talk(port, lines)
+
+    def _talk(self, port: int, lines: tuple[str, ...], *words: str) -> str:
+        command = ["/opt/fortdb/current/bin/python", "-c", _TALK, self.address, str(port), *words]
+        text = "\r\n".join((*lines, "QUIT", ""))
+        done = self.host.run(f"printf %s {shlex.quote(text)} | {shlex.join(command)}")
+        assert done.rc == 0, f"{self.name}: nobody talks at port {port}: {done.stderr.strip()}"
+        return str(done.stdout)
 
     def show(self, unit: str) -> dict[str, str]:
         """A unit's properties as systemd reports them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import socket
@@ -10,9 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.deploy.deployment import FORTDB, NODE_PORT, ROUTER_PORT, Deployment, Machine
+from tests.deploy.deployment import FORTDB, NODE_PORT, ROUTER_PORT, TLS, Deployment, Machine
 
 CERTIFICATE_DAYS_MIN = 14
+PEER_PORT = 5200
+NODE_STATUS_PORT = 5300
+ROUTER_STATUS_PORT = 5301
 CLOCK_S_MAX = 1.0
 CLOSED_AFTER_S = 2.0  # without an answer
 RING_PORTS = (2379, 2380, 5100, 5200, 5300, 5301)
@@ -49,10 +53,10 @@ def test_the_user_owns_its_files_and_nobody_else_reads_keys(machine: Machine) ->
     user = host.user("fortdb")
     assert user.exists
     assert user.shell.endswith(("nologin", "false"))
-    key = host.file("/etc/fortdb/tls/host.key")
-    assert key.exists
-    assert key.mode & 0o077 in (0o000, 0o040), f"mode {key.mode:o}"
-    assert key.group in ("fortdb", "root")
+    for path, owner in _keys(machine):
+        key = host.file(path)
+        assert key.contains("PRIVATE KEY"), f"{path} holds no key"
+        assert (key.user, f"{key.mode:o}") == (owner, "400"), path
     configs = {"fortdb_nodes": "/etc/fortdb/node.toml", "fortdb_routers": "/etc/fortdb/router.toml"}
     for group, path in configs.items():
         if group in machine.groups:
@@ -193,25 +197,105 @@ with ThreadPoolExecutor(32) as pool:
 
 
 def test_etcd_is_well_and_speaks_tls_only(etcd_member: Machine) -> None:
-    tls = "--cacert /etc/fortdb/tls/ca.pem --cert /etc/fortdb/tls/host.pem --key /etc/fortdb/tls/host.key"
+    files = "/etc/etcd/tls"
+    tls = f"--cacert {files}/ca.pem --cert {files}/host.pem --key {files}/host.pem"
     command = f"ETCDCTL_API=3 etcdctl --endpoints https://{etcd_member.address}:2379 {tls} endpoint health"
     done = etcd_member.host.run(command)
     assert done.rc == 0, done.stdout + done.stderr
-    plain = etcd_member.ask(2379, "GET /health HTTP/1.0\\r\\n")
+    plain = etcd_member.ask_in_plain_text(2379, "GET /health HTTP/1.0", "")
     assert '"health"' not in plain, "etcd answers without TLS"
 
 
+def _keys(machine: Machine) -> list[tuple[str, str]]:
+    """Files with a certificate and its key, and whose they are."""
+    ours = [(f"{TLS}/host.pem", "fortdb")] if machine.groups & {"fortdb_nodes", "fortdb_routers"} else []
+    return ours + ([("/etc/etcd/tls/host.pem", "etcd")] if "etcd" in machine.groups else [])
+
+
 def test_certificates_are_valid_for_long_enough(machine: Machine) -> None:
-    for name in ("ca.pem", "host.pem"):
-        seconds = CERTIFICATE_DAYS_MIN * 86_400
-        done = machine.host.run(f"openssl x509 -in /etc/fortdb/tls/{name} -noout -checkend {seconds}")
-        assert done.rc == 0, (
-            f"{name} ends within {CERTIFICATE_DAYS_MIN} days, or cannot be read: {done.stderr}"
-        )
-    done = machine.host.run("openssl verify -CAfile /etc/fortdb/tls/ca.pem /etc/fortdb/tls/host.pem")
+    seconds = CERTIFICATE_DAYS_MIN * 86_400
+    for path, _ in _keys(machine):
+        ca = f"{path.rpartition('/')[0]}/ca.pem"
+        for file in (path, ca):
+            done = machine.host.run(f"openssl x509 -in {file} -noout -checkend {seconds}")
+            assert done.rc == 0, (
+                f"{file} ends within {CERTIFICATE_DAYS_MIN} days, or cannot be read: {done.stderr}"
+            )
+        done = machine.host.run(f"openssl verify -CAfile {ca} {path}")
+        assert done.rc == 0, done.stderr
+
+
+def test_certificates_are_for_the_right_names(machine: Machine) -> None:
+    for path, _ in _keys(machine):
+        text = machine.host.run(f"openssl x509 -in {path} -noout -ext subjectAltName").stdout
+        names = {part.strip() for part in text.partition(":\n")[2].replace("IP Address:", "IP:").split(",")}
+        wanted = {f"DNS:{machine.name}", "DNS:localhost", "IP:127.0.0.1", f"IP:{machine.address}"}
+        assert names >= wanted, f"{path} is for {names}"
+
+
+def test_the_authorities_keys_are_not_here(machine: Machine) -> None:
+    done = machine.host.run("find /etc/fortdb /etc/etcd -name 'ca.key*' -o -name '*.csr'")
+    assert done.stdout.strip() == ""
+
+
+def test_secrets_can_be_read_by_nobody_else(machine: Machine) -> None:
+    if not (machine.is_protected and machine.groups & {"fortdb_nodes", "fortdb_routers"}):
+        pytest.skip("there are no users here")
+    for path, owner, mode in (
+        ("/etc/fortdb/users.toml", "root:fortdb", "640"),
+        ("/etc/fortdb/admin.password", "root:root", "400"),
+    ):
+        file = machine.host.file(path)
+        assert (f"{file.user}:{file.group}", f"{file.mode:o}") == (owner, mode), path
+    done = machine.host.run(f"{FORTDB} user check /etc/fortdb/users.toml")
     assert done.rc == 0, done.stderr
-    text = machine.host.run("openssl x509 -in /etc/fortdb/tls/host.pem -noout -text").stdout
-    assert machine.address in text, "the certificate is not for this host's address"
+    assert "admin:" in done.stdout
+
+
+def _served(machine: Machine) -> list[int]:
+    """The ports of FortDB."""
+    ports = [NODE_PORT, PEER_PORT, NODE_STATUS_PORT] if "fortdb_nodes" in machine.groups else []
+    return ports + ([ROUTER_PORT, ROUTER_STATUS_PORT] if "fortdb_routers" in machine.groups else [])
+
+
+def test_plain_text_is_refused_at_every_port(machine: Machine) -> None:
+    if not machine.is_protected:
+        pytest.skip("plain text is meant")
+    for port in _served(machine):
+        answer = machine.ask_in_plain_text(port, "PING", "GET /healthz HTTP/1.0", "")
+        assert not re.search("PONG|NOAUTH|HTTP/1", answer), f"port {port} answers {answer!r}"
+
+
+def test_nobody_comes_in_without_a_password(machine: Machine) -> None:
+    if not machine.is_protected:
+        pytest.skip("everybody may come in")
+    for port in set(_served(machine)) & {NODE_PORT, ROUTER_PORT}:
+        answer = machine.ask_as_nobody(port, "GET a", "RING")
+        assert answer.count("NOAUTH") == 2, f"port {port} answers {answer!r}"
+        assert "PONG" in machine.ask(port, "PING"), f"port {port} lets admin not in"
+
+
+def test_peers_show_a_certificate(node: Machine) -> None:
+    if not node.is_protected:
+        pytest.skip("peers are not told apart")
+    answer = node.ask_as_nobody(PEER_PORT, "PING").lower()
+    assert "certificate required" in answer, f"a peer without a certificate is answered {answer!r}"
+
+
+def test_logins_are_in_the_audit_log(machine: Machine) -> None:
+    if not machine.is_protected:
+        pytest.skip("nobody logs in")
+    for port in set(_served(machine)) & {NODE_PORT, ROUTER_PORT}:
+        machine.ask(port, "PING")
+    for unit in machine.units:
+        if not unit.startswith("fortdb"):
+            continue
+        log = machine.host.file(f"/var/log/fortdb/{machine.name}.audit.jsonl")
+        assert log.exists
+        assert (log.user, log.mode & 0o007) == ("fortdb", 0)
+        last = machine.host.run(f"grep audit_login {log.path} | tail -n 1").stdout
+        event = json.loads(last)
+        assert (event["event"], event["user"]) == ("audit_login", "admin")
 
 
 def test_clocks_agree(machine: Machine) -> None:
