@@ -233,6 +233,16 @@ def test_certificates_are_for_the_right_names(machine: Machine) -> None:
         assert names >= wanted, f"{path} is for {names}"
 
 
+def test_routers_are_known_by_the_address_of_clients(router: Machine, request: pytest.FixtureRequest) -> None:
+    """Whichever of them holds the Elastic IP."""
+    host = str(request.config.getoption("--endpoint")).partition(":")[0]
+    if not host:
+        pytest.skip("say where clients connect: --endpoint=HOST:PORT")
+    kind = "ip" if re.fullmatch(r"[0-9.]+", host) else "host"
+    done = router.host.run(f"openssl x509 -in {TLS}/host.pem -noout -check{kind} {host}")
+    assert "does match" in done.stdout, done.stdout
+
+
 def test_the_authorities_keys_are_not_here(machine: Machine) -> None:
     done = machine.host.run("find /etc/fortdb /etc/etcd -name 'ca.key*' -o -name '*.csr'")
     assert done.stdout.strip() == ""
