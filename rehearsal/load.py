@@ -28,6 +28,7 @@ WRITERS = 4
 WRITES_A_CONNECTION = 100
 _PAUSE_S = 0.02  # between writes of one writer: the hosts share this machine's processors with all else
 _PATIENCE_S = 2.0
+_READ_AT_ONCE = 500
 _FAILED = "!"
 
 
@@ -71,7 +72,10 @@ def check(host: str, port: int, file: Path) -> dict[str, object]:
     lines = [line.split(maxsplit=2) for line in file.read_text().splitlines()]
     acknowledged = [(moment, key) for moment, key, *_ in lines if key != _FAILED]
     client = _client(host, port)
-    lost = [key for _, key in acknowledged if client.get(key) != key[::-1]]
+    keys = [key for _, key in acknowledged]
+    chunks = [keys[start : start + _READ_AT_ONCE] for start in range(0, len(keys), _READ_AT_ONCE)]
+    found = {key: value for chunk in chunks for key, value in zip(chunk, client.mget(chunk), strict=True)}
+    lost = [key for key in keys if found[key] != key[::-1]]
     times = sorted(float(moment) for moment, _ in acknowledged)
     pauses = [later - earlier for earlier, later in pairwise(times)]
     return {

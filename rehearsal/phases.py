@@ -198,7 +198,7 @@ class Rehearsal:
         self._hold(self._shown() != certificate, "the certificate is still the former one", "rotate")
         self._hold(self._processes() == processes, "something restarted", "rotate")
         former = self._redis_cli("PING", password=password.strip())
-        self._hold("WRONGPASS" in former, f"the former password is answered {former!r}", "rotate")
+        self._hold("NOAUTH" in former, f"the former password is answered {former!r}", "rotate")
         secrets = [password.strip(), self._password_file.read_text().strip(), "PRIVATE KEY", "$argon2id$"]
         told = [word[:12] for word in secrets if word in self._log("rotate") + self._log("deploy")]
         self._hold(not told, f"secrets are in the playbook's output: {told}", "rotate")
