@@ -9,7 +9,7 @@ output "elastic_ip_allocation_id" {
 }
 
 output "endpoint" {
-  description = "Where clients connect: fortdb --url fortdb://ENDPOINT."
+  description = "Where clients connect: fortdb --url fortdbs://ENDPOINT."
   value       = "${aws_eip.this.public_ip}:5000"
 }
 
