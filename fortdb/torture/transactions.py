@@ -43,7 +43,7 @@ class TransactionClients:
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(doors[number % len(doors)], random.Random(seed * 2000 + number)),
+                args=(doors[number % len(doors)], random.Random(seed * 2000 + number)),  # nosec B311 # drawn again by the same seed
                 name=f"transactions-{number}",
                 daemon=True,
             )
