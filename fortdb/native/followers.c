@@ -121,11 +121,9 @@ typedef struct {
 static int
 follows(FrameTurn *turn, Append *append)
 {
-    PyObject *id = PyLong_FromUnsignedLongLong(append->partition);
-    PyObject *hosted = id == NULL ? NULL : PyDict_GetItemWithError(slot_of(turn->service, SERVICE, SERVICE_HOSTED), id);
-    Py_XDECREF(id);
+    PyObject *hosted = hosted_of_number(turn->service, append->partition);
     PyObject *other = slot_of(turn->stream, FRAMES, FRAMES_OTHER);
-    if (!is_a(hosted, HOSTED) || !is_a(other, GREETING))
+    if (hosted == NULL || !is_a(other, GREETING))
         return 0;
     PyObject *replica = slot_of(hosted, HOSTED, HOSTED_REPLICA), *log = slot_of(replica, REPLICA, REPLICA_LOG);
     append->hosted = hosted, append->replica = replica, append->log = log;

@@ -300,6 +300,8 @@ typedef struct {
 } Identity;
 
 PyObject *partition_at(PyObject *tokens, const uint8_t token[TOKEN_BYTES]); /* its id, borrowed */
+PyObject *hosted_at(PyObject *service, PyObject *id);               /* borrowed; NULL if it is not here */
+PyObject *hosted_of_number(PyObject *service, uint64_t partition); /* the same */
 PyObject *ready_leader(PyObject *hosted, int64_t now_ms);
 PyObject *data_key(const uint8_t token[TOKEN_BYTES], const Slice *key);
 Outcome read_plain(PyObject *service, PyObject *leader, PyObject *at, Output *replies);

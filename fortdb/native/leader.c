@@ -224,10 +224,8 @@ heard(FrameTurn *turn, const Frame *frame)
     if (frame->type != TYPE_ACK || frame->end - at != ACK_BYTES || !is_a(other, GREETING))
         return DECLINED;
     uint64_t epoch = number_from(at + 2, 8), offset = number_from(at + 10, 8);
-    PyObject *id = PyLong_FromUnsignedLongLong(number_from(at, 2));
-    PyObject *hosted = id == NULL ? NULL : PyDict_GetItemWithError(slot_of(turn->service, SERVICE, SERVICE_HOSTED), id);
-    Py_XDECREF(id);
-    if (!is_a(hosted, HOSTED) || offset > INT64_MAX)
+    PyObject *hosted = hosted_of_number(turn->service, number_from(at, 2));
+    if (hosted == NULL || offset > INT64_MAX)
         return PyErr_Occurred() ? FAILED : DECLINED;
     PyObject *leader = slot_of(slot_of(hosted, HOSTED, HOSTED_REPLICA), REPLICA, REPLICA_LEADING);
     if (!is_a(leader, LEADER) || (uint64_t)number_at(leader, LEADER, LEADER_EPOCH) != epoch)

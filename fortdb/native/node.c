@@ -3,14 +3,12 @@
 
 /* The hosted replica (borrowed) of the partition that serves a token, NULL if there is none here. */
 static PyObject *
-hosted_at(PyObject *service, const uint8_t token[TOKEN_BYTES])
+hosted_for(PyObject *service, const uint8_t token[TOKEN_BYTES])
 {
     PyObject *tokens = slot_of(service, SERVICE, SERVICE_TOKENS);
     if (!is_a(tokens, TOKENS))
         return NULL;
-    PyObject *id = partition_at(tokens, token);
-    PyObject *hosted = PyDict_GetItemWithError(slot_of(service, SERVICE, SERVICE_HOSTED), id);
-    return is_a(hosted, HOSTED) ? hosted : NULL;
+    return hosted_at(service, partition_at(tokens, token));
 }
 
 /* The answer made last has to wait for those before it: give it a slot. */
@@ -62,7 +60,7 @@ execute(Turn *turn, const Plain *plain)
 {
     uint8_t token[TOKEN_BYTES];
     token_bytes(plain->key.at, plain->key.size, token);
-    PyObject *hosted = hosted_at(turn->service, token);
+    PyObject *hosted = hosted_for(turn->service, token);
     PyObject *leader = hosted == NULL ? NULL : ready_leader(hosted, turn->now_ms);
     if (leader == NULL)
         return PyErr_Occurred() ? FAILED : DECLINED;

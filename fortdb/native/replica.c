@@ -46,6 +46,22 @@ partition_at(PyObject *tokens, const uint8_t token[TOKEN_BYTES])
     return PyTuple_GET_ITEM(ids, low == 0 ? count - 1 : low - 1);
 }
 
+PyObject *
+hosted_at(PyObject *service, PyObject *id)
+{
+    PyObject *hosted = PyDict_GetItemWithError(slot_of(service, SERVICE, SERVICE_HOSTED), id);
+    return is_a(hosted, HOSTED) ? hosted : NULL;
+}
+
+PyObject *
+hosted_of_number(PyObject *service, uint64_t partition)
+{
+    PyObject *id = PyLong_FromUnsignedLongLong(partition);
+    PyObject *hosted = id == NULL ? NULL : hosted_at(service, id);
+    Py_XDECREF(id);
+    return hosted;
+}
+
 /* The leader's side (borrowed) if requests may be executed now and in order, else NULL. */
 PyObject *
 ready_leader(PyObject *hosted, int64_t now_ms)

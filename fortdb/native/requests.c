@@ -34,12 +34,8 @@ decode(const Frame *frame, Request *request)
 static PyObject *
 hosted_for(PyObject *service, const Request *request)
 {
-    PyObject *id = PyLong_FromUnsignedLongLong(request->partition);
-    if (id == NULL)
-        return NULL;
-    PyObject *hosted = PyDict_GetItemWithError(slot_of(service, SERVICE, SERVICE_HOSTED), id);
-    Py_DECREF(id);
-    if (!is_a(hosted, HOSTED))
+    PyObject *hosted = hosted_of_number(service, request->partition);
+    if (hosted == NULL)
         return NULL;
     int64_t epoch = number_at(slot_of(hosted, HOSTED, HOSTED_REPLICA), REPLICA, REPLICA_EPOCH);
     return epoch == (int64_t)request->epoch ? hosted : NULL;

@@ -531,15 +531,13 @@ class NodeService:
             )
             return
         if execution.operations:
-            offset = leader.propose(execution.operations, request, reply, now_ms)
+            offset = self._propose(hosted, leader, execution, request, reply)
             if isinstance(slot, ReceiptSlot):
                 slot.offset = offset
             if ack is Ack.ASYNC and not execution.saw_uncommitted:
                 leader.wait_synced(offset, slot, reply)
             else:
                 leader.wait(offset, slot, reply)
-            hosted.began(offset)
-            self.touch(hosted)
             if handler is None:
                 self._note_locks(hosted, execution.operations)
         elif execution.saw_uncommitted:
@@ -547,6 +545,15 @@ class NodeService:
             self.touch(hosted)
         else:
             slot.complete(reply)
+
+    def _propose(
+        self, hosted: Hosted, leader: Leader, execution: Execution, request: RequestId | None, reply: bytes
+    ) -> int:
+        """Add what was executed to the entry of this tick; the offset that it will have."""
+        offset = leader.propose(execution.operations, request, reply, execution.now_ms)
+        hosted.began(offset)
+        self.touch(hosted)
+        return offset
 
     def _check_writable(self, leader: Leader) -> None:
         if self.refusal is not None:
@@ -654,10 +661,7 @@ class NodeService:
                 self._fail(slot, error)
                 return
             if execution.operations:
-                offset = leader.propose(execution.operations, request, reply, now_ms)
-                leader.wait(offset, slot, reply)
-                hosted.began(offset)
-                self.touch(hosted)
+                leader.wait(self._propose(hosted, leader, execution, request, reply), slot, reply)
             else:
                 slot.complete(reply)
 

@@ -26,9 +26,7 @@ HASH_BYTES = 8
 
 def _hash_of(key: bytes) -> bytes:
     """The key's token as bytes."""
-    if b"{" in key:
-        key = _tag(key)
-    digest: bytes = sha1(key).digest()  # nosec B324 # spreads keys, protects nothing
+    digest: bytes = sha1(hashed_part(key)).digest()  # nosec B324 # spreads keys, protects nothing
     return digest[:HASH_BYTES]
 
 
