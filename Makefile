@@ -12,7 +12,7 @@ export FORTDB_PORT = $(PORT)
 # Where the providers come from: a mirror on this disk, or else the registry.
 TERRAFORM_INIT = TF_CLI_ARGS_init="$(if $(TERRAFORM_PLUGIN_DIR),-plugin-dir=$(TERRAFORM_PLUGIN_DIR))" terraform -chdir=terraform init -backend=false -input=false -lockfile=readonly
 
-.PHONY: help up down status ring cli test test-long-way chaos torture torture-short torture-planted bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
+.PHONY: help up down status ring cli test test-long-way explore chaos torture torture-short torture-planted bench bench-full terraform deploy-lint rehearsal rehearsal-up rehearsal-down ssh lint format tools clean
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,9 @@ cli: $(VENV)/installed ## An interactive prompt
 
 test: $(VENV)/installed ## Unit, property and integration tests
 	@$(BIN)/python -m pytest -m 'not chaos and not torture and not terraform' --ignore tests/deploy
+
+explore: $(VENV)/installed ## The property tests and the fuzzing with new examples: make explore TIMES=10
+	@for run in $$(seq $(or $(TIMES),3)); do $(BIN)/python -m pytest -q --hypothesis-profile explore -m 'hypothesis and not chaos' --ignore tests/deploy || exit; done
 
 chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800

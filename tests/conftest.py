@@ -1,12 +1,18 @@
-"""A real etcd of three members, started once for all tests that need one."""
+"""A real etcd of three members, started once for all tests that need one, and how examples are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
+
+# The same examples on every run of a commit, so that a failure is the change's; `make explore` draws others.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("explore", print_blob=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,7 @@ def refusal(user: User, command: Command, args: list[bytes]) -> Refusal | None:
 def _may_meet_all(command: Command, args: list[bytes]) -> bool:
     """Whether a command shows keys that it does not name, of whatever keyspace."""
     if command.name == "RANGE":
-        return b"/" not in args[1]
+        return b"/" not in b"".join(args[1:2])
     selection = selection_of(args) if command.name == "FEED" else None
     if selection is None:
         return False

@@ -71,6 +71,8 @@ def _of_partition(partition: PartitionStatus, layout: LayoutSummary) -> Iterator
     in_sync = len(partition.isr)
     if partition.leader is None:
         yield Finding(Level.UNAVAILABLE, f"{partition.name} has no leader")
+    elif partition.last_offset is None:
+        yield Finding(Level.DEGRADED, f"{partition.name}: {partition.leader} has not said that it leads it")
     elif in_sync < layout.min_in_sync:
         yield Finding(
             Level.UNAVAILABLE,

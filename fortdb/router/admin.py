@@ -307,6 +307,8 @@ def _partition(
         }
     leader = record.leader if record.leader in view.nodes else None
     report = reports.get(leader or "", {}).get("replicas", {}).get(record.partition, {})
+    if (report.get("role"), report.get("epoch")) != ("leader", record.epoch):
+        report = {}  # elected, but it has not seen it yet, or it does not answer
     return {
         "replicas": list(record.replicas),
         "leader": leader,

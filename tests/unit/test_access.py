@@ -207,6 +207,14 @@ def test_words_of_redis() -> None:
     assert other.error.wire() == b"-NOPERM No permissions to access a key\r\n"
 
 
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_rights_are_told_for_commands_that_lack_arguments(name: str) -> None:
+    for count in range(4):
+        args = [name.encode(), *count * [b"x"]]
+        assert refusal(somebody(*Right), TABLE[name], args) is None
+        refusal(somebody(*Right, spaces={b"a"}, value_bytes_max=1), TABLE[name], args)
+
+
 @given(st.sampled_from(sorted(TABLE)), st.lists(st.binary(max_size=20), max_size=6))
 def test_rights_are_told_for_whatever_arguments(name: str, rest: list[bytes]) -> None:
     args = [name.encode(), *rest]

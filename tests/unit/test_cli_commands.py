@@ -243,6 +243,11 @@ def test_status_of_a_healthy_ring() -> None:
         ({"nodes": [node("n1", state="failed", reason="checksum")]}, 2, "n1 is failed: checksum"),
         ({"controller": None}, 2, "no controller"),
         ({"partitions": [partition("p0", None, ["n1", "n2"])]}, 3, "p0 has no leader"),
+        (
+            {"partitions": [partition("p0", "n1", ["n1"], last_offset=None)]},
+            2,
+            "p0: n1 has not said that it leads",
+        ),
         ({"partitions": [partition("p0", "n1", [])]}, 3, "p0 takes no writes: 0 in sync, at least 1 needed"),
         ({"layout": None, "partitions": []}, 3, "there is no layout yet"),
         ({"partitions": [partition("p0", "n1", ["n1", "n2"], moving=True)]}, 0, "1 moving"),

@@ -31,9 +31,7 @@ def partition(
 ) -> PartitionStatus:
     token = number * TOKENS // 4096
     name = f"p{number:03d}"
-    return PartitionStatus(
-        number, name, token, share, replicas, leader, 1, isr, leader, False, None, None, {}
-    )
+    return PartitionStatus(number, name, token, share, replicas, leader, 1, isr, leader, False, 7, 7, {})
 
 
 def ring_of(
