@@ -335,12 +335,11 @@ class Front:
         if connection.feed is not None and (command is None or command.name not in IN_FEED):
             connection.reply(_IN_FEED.wire())
             return
-        if self.gate is not None and self.gate.stops(connection, command, args):
+        wrong = None if command is None else check_arity(command, args)
+        if self.gate is not None and self.gate.stops(connection, command, args, wrong is None):
             return
-        if command is None:
-            self._refuse(connection, unknown_command(args))
-        elif (wrong := check_arity(command, args)) is not None:
-            self._refuse(connection, wrong)
+        if command is None or wrong is not None:
+            self._refuse(connection, wrong or unknown_command(args))
         elif session.queue is not None and command.name not in AT_ONCE:
             connection.reply(session.queue_up(command, args))
         elif command.kind is CommandKind.SESSION:

@@ -86,8 +86,11 @@ class Gate:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def stops(self, connection: ClientConnection, command: Command | None, args: list[bytes]) -> bool:
-        """Whether a command ends here: it was refused, or it was a login."""
+    def stops(
+        self, connection: ClientConnection, command: Command | None, args: list[bytes], is_whole: bool
+    ) -> bool:
+        """Whether a command ends here: it was refused, or it was a login. One that lacks arguments (not
+        `is_whole`) needs no rights: it will not be executed."""
         name = command.name if command is not None else ""
         if name == "AUTH" or (name == "HELLO" and _has_credentials(args)):
             if connection.session.queue is not None:
@@ -108,7 +111,7 @@ class Gate:
                 command=name,
             )
             return True
-        if command is None:
+        if command is None or not is_whole:
             return False
         problem = refusal(user, command, args)
         if problem is not None:

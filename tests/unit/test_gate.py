@@ -13,6 +13,7 @@ from fortdb.client import Access, Client, Connection
 from fortdb.client.address import Address
 from fortdb.errors import AuthenticationFailed, AuthenticationRequired, PermissionDenied
 from fortdb.limits import GUESSES_FREE, STRANGER_BYTES_MAX
+from fortdb.protocol.commands import TABLE
 from tests.support.guarded import GuardedNode, Talk, guarded_node, user
 from tests.support.waiting import eventually
 
@@ -227,6 +228,14 @@ def test_a_transaction_of_what_is_refused_executes_nothing(node: GuardedNode) ->
     with logged_in(node, "reader", "p-reader") as talk:
         answers = talk.say(["MULTI"], ["SET", "a", "1"], ["EXEC"], ["GET", "a"])
         assert answers[-1] == b"$-1"
+
+
+def test_a_command_without_its_arguments_is_told_so_and_harms_nobody(node: GuardedNode) -> None:
+    lacking = [name for name, command in TABLE.items() if abs(command.arity) > 1]
+    with logged_in(node, "shop", "p-shop") as talk:
+        for name in sorted(set(lacking) - {"AUTH"}):
+            assert talk.say([name])[0].startswith((b"-ERR wrong number", b"-NOPERM", b"-ERR unknown")), name
+        assert talk.say(["GET", "orders/a"]) == [b"$-1"]
 
 
 def test_limits_of_a_user(tmp_path: Path) -> None:
