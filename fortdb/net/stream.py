@@ -162,7 +162,7 @@ class Stream:
             self.close(f"cannot receive: {error}")
             return
         if data:
-            self.loop.now_ms = steady_ms()  # what arrived, arrived before: see rule 14 in node/service.py
+            self.loop.now_ms = steady_ms()  # what arrived, arrived before: see rule 14 in node/requests.py
             self.received(data)
         else:
             self.close("closed by the other side")

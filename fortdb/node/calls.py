@@ -5,9 +5,9 @@ from __future__ import annotations
 from fortdb.errors import BadRequest, FortError
 from fortdb.node.control import Control
 from fortdb.node.describe import describe_node, describe_partition
-from fortdb.node.links import CallSlot
 from fortdb.node.locks import Prepared, Trace
 from fortdb.node.service import NodeService
+from fortdb.node.slots import CallSlot
 from fortdb.protocol.commands import CommandKind, lookup
 from fortdb.protocol.resp import OK, array, bulk, integer
 
@@ -35,7 +35,7 @@ class Calls:
             case ["REPLICA", partition] if partition.isdigit():
                 slot.complete(bulk(describe_partition(self._service, int(partition))))
             case ["TRACES"]:
-                slot.complete(array([_trace(trace) for trace in self._service.traces()]))
+                slot.complete(array([_trace(trace) for trace in self._service.requests.traces()]))
             case ["CHANGES", _, _, _] if len(args) > 5:
                 self._service.changes.ask(slot, args)
             case ["KEYSPACES"]:
@@ -57,7 +57,7 @@ class Calls:
         may_read = command is not None and (command.kind is CommandKind.READ or command.name == "CHAIN")
         if hosted is None or command is None or not may_read:
             raise BadRequest(f"{self._service.own.name} cannot read from partition {partition}")
-        return self._service.stale(hosted, command, args)
+        return self._service.runner.stale(hosted, command, args)
 
 
 def _trace(trace: Trace) -> bytes:

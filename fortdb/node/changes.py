@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fortdb.errors import BadRequest, Busy, FortError, NotLeader, Unavailable
 from fortdb.limits import FEED_ASKERS_MAX, FEED_READ_BYTES, FEED_TICK_BYTES, FEED_WAIT_MS
 from fortdb.net.gather import Completes
+from fortdb.node.core import NodeCore
+from fortdb.node.hosted import Hosted
 from fortdb.protocol.feeds import (
     ChangeKind,
     Selection,
@@ -32,9 +34,6 @@ from fortdb.protocol.resp import array, bulk, integer
 from fortdb.replication.entries import DELETE, FORGET, PUT, Operation, decode_entry
 from fortdb.storage.keys import DATA_KIND, ID_MIN, RECORD_KIND, owner, owner_key, record_id
 from fortdb.storage.values import decode_worm, expiry_of, is_single, is_worm_record, payload_of
-
-if TYPE_CHECKING:
-    from fortdb.node.service import Hosted, NodeService
 
 
 class Change(NamedTuple):
@@ -93,8 +92,8 @@ class _Asker:
 class Changes:
     """Who waits at this node for changes, by partition."""
 
-    def __init__(self, service: NodeService) -> None:
-        self._service = service
+    def __init__(self, node: NodeCore) -> None:
+        self._node = node
         self.waiting: dict[int, list[_Asker]] = {}
         self._count = 0
         self._budget_bytes = FEED_TICK_BYTES  # of the log, in this tick
@@ -108,10 +107,10 @@ class Changes:
         if selection is None or len(args) > 7:
             raise BadRequest("CHANGES partition after resp values scope [name]")
         if self._count >= FEED_ASKERS_MAX:
-            raise Busy(f"{self._count} feeds wait on {self._service.own.name} already")
+            raise Busy(f"{self._count} feeds wait on {self._node.own.name} already")
         if not self.waiting:
             self._budget_bytes = FEED_TICK_BYTES  # nobody has looked since the last tick
-        until_ms = self._service.loop.now_ms + FEED_WAIT_MS
+        until_ms = self._node.loop.now_ms + FEED_WAIT_MS
         asker = _Asker(slot, after, until_ms, mark_of_push(resp), bool(values), selection)
         if not self._answer(partition, asker):
             self.waiting.setdefault(partition, []).append(asker)
@@ -121,7 +120,7 @@ class Changes:
         """Tell what has been committed since; once a tick, while anybody waits."""
         self._budget_bytes = FEED_TICK_BYTES
         for partition in list(self.waiting):
-            hosted = self._service.hosted.get(partition)
+            hosted = self._node.hosted.get(partition)
             commit = -1 if hosted is None or hosted.replica.leading is None else hosted.replica.log.commit
             askers = self.waiting[partition]
             if commit >= 0 and all(asker.after >= commit for asker in askers):
@@ -130,9 +129,9 @@ class Changes:
 
     def time_out(self) -> None:
         """Tell those who have waited long enough how far was looked; now and then."""
-        now_ms = self._service.loop.now_ms
+        now_ms = self._node.loop.now_ms
         for partition, askers in list(self.waiting.items()):
-            hosted = self._service.hosted.get(partition)
+            hosted = self._node.hosted.get(partition)
             left = [asker for asker in askers if asker.until_ms > now_ms]
             for asker in askers:
                 if asker.until_ms <= now_ms and hosted is not None:
@@ -148,13 +147,13 @@ class Changes:
 
     def _answer(self, partition: int, asker: _Asker) -> bool:
         """Answer, if there is something to say."""
-        hosted = self._service.hosted.get(partition)
+        hosted = self._node.hosted.get(partition)
         try:
             if hosted is None or hosted.replica.leading is None:
-                raise NotLeader(f"partition {partition} is not led by {self._service.own.name}")
+                raise NotLeader(f"partition {partition} is not led by {self._node.own.name}")
             if asker.after < 0:
-                if hosted.serve_until_ms <= self._service.loop.now_ms:
-                    raise Unavailable(f"{self._service.own.name} does not serve {hosted.replica.name} yet")
+                if hosted.serve_until_ms <= self._node.loop.now_ms:
+                    raise Unavailable(f"{self._node.own.name} does not serve {hosted.replica.name} yet")
                 asker.after = hosted.replica.log.commit
                 _tell(asker, hosted, b"")
                 return True
@@ -170,7 +169,7 @@ class Changes:
     def _check(self, hosted: Hosted, after: int) -> None:
         """Whether the log has what came after an offset. Only a leader that serves certainly has all of it."""
         shape, name = hosted.replica.log.shape, hosted.replica.name
-        serves = hosted.serve_until_ms > self._service.loop.now_ms
+        serves = hosted.serve_until_ms > self._node.loop.now_ms
         check_offset(name, after, shape.base_offset, shape.last_offset if serves else after)
 
     def _read(self, hosted: Hosted, asker: _Asker) -> bytes:
@@ -179,17 +178,17 @@ class Changes:
         if asker.after >= log.commit:
             return b""
         if self._budget_bytes <= 0:
-            self._service.loop.tick_again()
+            self._node.loop.tick_again()
             return b""
         pushes: list[bytes] = []
-        for entry in self._service.engine.entries(partition, asker.after + 1, log.commit, FEED_READ_BYTES):
+        for entry in self._node.engine.entries(partition, asker.after + 1, log.commit, FEED_READ_BYTES):
             self._budget_bytes -= len(entry)
             offset = asker.after + 1
             if asker.selection.may_be_in(entry):
                 pushes += _pushes(hosted.replica.name, offset, entry, asker)
             asker.after = offset
         if not pushes and asker.after < log.commit:
-            self._service.loop.tick_again()
+            self._node.loop.tick_again()
         return b"".join(pushes)
 
 

@@ -18,7 +18,8 @@ from fortdb.net.gather import Completes, Gather, Part, sum_of
 from fortdb.net.stream import Way
 from fortdb.node.describe import describe_node
 from fortdb.node.execute import check_keys
-from fortdb.node.service import AnySlot, Hosted, NodeService
+from fortdb.node.hosted import Hosted
+from fortdb.node.service import NodeService
 from fortdb.protocol.arguments import parse_cursor, parse_integer
 from fortdb.protocol.commands import INTERNAL, Command, CommandKind, keys_of
 from fortdb.protocol.resp import bulk
@@ -112,7 +113,7 @@ class NodeClients:
         try:
             tokens = self._known_tokens()
             hosted = self._led(tokens, tokens.partition_of_all(bundle.keys).token)
-            self._service.submit(hosted, slot, INTERNAL["EXEC"], [b"EXEC", *bundle.encode()])
+            self._service.requests.submit(hosted, slot, INTERNAL["EXEC"], [b"EXEC", *bundle.encode()])
         except FortError as error:
             slot.complete(self._service.failure_reply(error))
 
@@ -138,7 +139,7 @@ class NodeClients:
         args: list[bytes],
     ) -> Slot:
         slot = connection.slot()
-        self._service.submit(hosted, slot, command, args)
+        self._service.requests.submit(hosted, slot, command, args)
         return slot
 
     def _chain(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
@@ -152,14 +153,14 @@ class NodeClients:
     def _stale(self, tokens: TokenMap, command: Command, args: list[bytes]) -> bytes:
         if args[2].upper() != b"STALE":
             raise BadRequest("syntax error: GET key [STALE]")
-        return self._service.stale(self._led(tokens, token_of(args[1])), command, args[:2])
+        return self._service.runner.stale(self._led(tokens, token_of(args[1])), command, args[:2])
 
     def _scatter(self, slot: Completes, tokens: TokenMap, command: Command, args: list[bytes]) -> None:
         scattered = split(command, args, lambda key: tokens.partition_of(token_of(key)).id)
         hosted = [self._led(tokens, token_of(keys_of(command, part)[0])) for part in scattered.commands]
         gather = Gather(slot, len(hosted), scattered.join)
         for index, (where, part) in enumerate(zip(hosted, scattered.commands, strict=True)):
-            self._service.submit(where, gather.part(index), command, part)
+            self._service.requests.submit(where, gather.part(index), command, part)
 
     def _count(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
         led = [hosted for hosted in self._service.hosted.values() if hosted.replica.leading is not None]
@@ -168,8 +169,5 @@ class NodeClients:
             slot.complete(b":0\r\n")
         gather = Gather(slot, len(led), sum_of)
         for index, hosted in enumerate(led):
-            self._service.submit(hosted, gather.part(index), command, args)
+            self._service.requests.submit(hosted, gather.part(index), command, args)
         return slot
-
-
-__all__ = ["AnySlot", "NodeClients"]

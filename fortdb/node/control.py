@@ -24,7 +24,8 @@ from fortdb.errors import BadRequest, FortError, NotLeader, StoreConflict, Unava
 from fortdb.limits import DRAIN_MS_MAX, HANDOVER_MS_MAX, STORE_BEHIND_MS_MAX
 from fortdb.model import ClusterView, NodeState, Partition, PartitionRecord
 from fortdb.node.disk import open_replica, wipe_replica
-from fortdb.node.service import Hosted, NodeService
+from fortdb.node.hosted import Hosted
+from fortdb.node.service import NodeService
 from fortdb.replication.election import elect, first_record, preferred_leader
 from fortdb.replication.leader import Leader
 from fortdb.ring.moves import next_step
@@ -96,7 +97,7 @@ class Control:
         self._behind = StoreBehind()
         self._draining_until_ms = 0
         self._drained: Callable[[], None] | None = None
-        service.ready_to_hand_over = self._hand_over
+        service.requests.ready_to_hand_over = self._hand_over
         service.loop.call_every(_PERIOD_MS, self._work)
 
     # --- what the store says -------------------------------------------------------------------
@@ -128,7 +129,7 @@ class Control:
         if hosted is None and mine:
             hosted = self._host(partition)
         if hosted is None:
-            self._service.not_hosted(partition.id)
+            self._service.requests.not_hosted(partition.id)
             return
         if not mine:
             self._drop(hosted)
@@ -260,7 +261,7 @@ class Control:
         )
         if change is not None:
             log.info("isr_change", partition=hosted.replica.name, isr=",".join(sorted(change.isr)))
-            self._service.refresh(hosted)  # who joins has promised less, perhaps, than the others
+            self._service.requests.refresh(hosted)  # who joins has promised less, perhaps, than the others
             self._ask(hosted, change)
             return
         leader.ask_again(now_ms)
@@ -372,7 +373,7 @@ class Control:
         leader.transfer_to = target
         deadline_ms = self._service.loop.now_ms + HANDOVER_MS_MAX
         self._handovers[leader.partition] = Handover(target, preferred, deadline_ms, done)
-        self._service.refresh(hosted)
+        self._service.requests.refresh(hosted)
         self._service.touch(hosted)
 
     def _hand_over(self, hosted: Hosted, leader: Leader) -> None:
@@ -392,7 +393,7 @@ class Control:
         log.warning("handover_given_up", partition=hosted.replica.name, target=handover.target)
         leader.transfer_to = None
         del self._handovers[leader.partition]
-        self._service.refresh(hosted)
+        self._service.requests.refresh(hosted)
         handover.done(
             Unavailable(f"{handover.target} did not catch up in {HANDOVER_MS_MAX} ms; nothing was changed")
         )

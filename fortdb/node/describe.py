@@ -7,31 +7,32 @@ from __future__ import annotations
 
 import json
 
-from fortdb.node.service import Hosted, NodeService
+from fortdb.node.core import NodeCore
+from fortdb.node.hosted import Hosted
 from fortdb.replication.leader import Leader
 
 
-def describe_node(service: NodeService) -> bytes:
+def describe_node(node: NodeCore) -> bytes:
     """The node's replicas and sizes."""
-    stats = service.engine.stats()
+    stats = node.engine.stats()
     return json.dumps(
         {
-            "node": service.own.name,
+            "node": node.own.name,
             "bytes_on_disk": stats.bytes_on_disk,
             "bytes_free": stats.bytes_free,
-            "refusal": None if service.refusal is None else str(service.refusal),
-            "replicas": {hosted.replica.name: _replica(hosted) for hosted in service.hosted.values()},
+            "refusal": None if node.refusal is None else str(node.refusal),
+            "replicas": {hosted.replica.name: _replica(hosted) for hosted in node.hosted.values()},
         }
     ).encode()
 
 
-def describe_partition(service: NodeService, partition: int) -> bytes:
+def describe_partition(node: NodeCore, partition: int) -> bytes:
     """One replica, and of a leader everything that decides whether it serves now. `null` if this node holds none."""
-    hosted = service.hosted.get(partition)
+    hosted = node.hosted.get(partition)
     if hosted is None:
         return b"null"
     leader = hosted.replica.leading
-    serving = None if leader is None else _serving(service, hosted, leader)
+    serving = None if leader is None else _serving(node, hosted, leader)
     return json.dumps({**_replica(hosted), "serving": serving}).encode()
 
 
@@ -51,15 +52,15 @@ def _replica(hosted: Hosted) -> dict[str, object]:
     }
 
 
-def _serving(service: NodeService, hosted: Hosted, leader: Leader) -> dict[str, object]:
-    now_ms = service.loop.now_ms
+def _serving(node: NodeCore, hosted: Hosted, leader: Leader) -> dict[str, object]:
+    now_ms = node.loop.now_ms
     return {
-        "refusal": None if service.refusal is None else str(service.refusal),
+        "refusal": None if node.refusal is None else str(node.refusal),
         "serves_ms": max(0, hosted.serve_until_ms - now_ms),
-        "lease_ttl_ms": service.settings.lease_ttl_ms,
-        "lease_left_ms": max(0, service.lease_until_ms - now_ms),
-        "lease_margin_ms": service.settings.lease_margin_ms,
-        "heartbeat_ms": service.settings.heartbeat_ms,
+        "lease_ttl_ms": node.settings.lease_ttl_ms,
+        "lease_left_ms": max(0, node.lease_until_ms - now_ms),
+        "lease_margin_ms": node.settings.lease_margin_ms,
+        "heartbeat_ms": node.settings.heartbeat_ms,
         "has_opened": leader.log.applied >= leader.opening_offset,
         "alone_in_ms": max(0, leader.serve_from_ms - now_ms),
         "handover_to": leader.transfer_to,

@@ -7,16 +7,20 @@ here, at the two moments of the tick that the rules allow (before and after the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
 
 import structlog
 from hiredis import ProtocolError as HiredisError
 from hiredis import Reader
 
-from fortdb.errors import BadRequest, FortError, StorageFailed
+from fortdb.errors import BadRequest, StorageFailed
 from fortdb.native import bind, lane
 from fortdb.net.peer import Greeting, Link, Peer
 from fortdb.net.tls import Context, Transport
+from fortdb.node.core import NodeCore
+from fortdb.node.hosted import Hosted
+from fortdb.node.requests import Requests
+from fortdb.node.slots import CallSlot, RequestSlot
 from fortdb.node.snapshots import SnapshotInstall
 from fortdb.protocol.commands import INTERNAL, TABLE, Command, check_arity, lookup, unknown_command
 from fortdb.replication.entries import RequestId
@@ -36,21 +40,15 @@ from fortdb.replication.messages import (
     SnapshotBegin,
     SnapshotChunk,
     SnapshotEnd,
-    Status,
     Type,
     decode,
     decode_call,
     decode_request,
     encode,
-    encode_call,
-    encode_reply,
 )
 from fortdb.replication.replica import Replica
 from fortdb.ring.tokens import hash_of
 from fortdb.storage.keys import data_key_at
-
-if TYPE_CHECKING:
-    from fortdb.node.service import Hosted, NodeService
 
 log = structlog.get_logger(__name__)
 
@@ -58,59 +56,15 @@ _GET = TABLE["GET"]
 _INTERNAL = {name.encode(): command for name, command in INTERNAL.items()}
 
 
-class RequestSlot:
-    """Where the answer to a router's request goes."""
-
-    __slots__ = ("epoch", "partition", "peer", "sequence")
-
-    def __init__(self, peer: Peer, partition: int, epoch: int, sequence: int) -> None:
-        self.peer = peer
-        self.partition = partition
-        self.epoch = epoch
-        self.sequence = sequence
-
-    def complete(self, reply: bytes) -> None:
-        """The reply for the client."""
-        self._send(Status.DONE, reply)
-
-    def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
-        """Not executed here; the router is told whom this node takes for the leader."""
-        self._send(Status.NOT_LEADER, b"%d %s" % (epoch, (leader or "").encode()))
-
-    def abandon(self, error: FortError, epoch: int, leader: str | None) -> None:
-        """Perhaps executed. A router's request has an id, so that it may be sent again."""
-        self.refuse(error, epoch, leader)
-
-    def drop(self) -> None:
-        """A late copy: nobody waits for the answer."""
-
-    def _send(self, status: Status, reply: bytes) -> None:
-        if self.peer.is_open:
-            self.peer.write(encode_reply(self.partition, self.epoch, self.sequence, status, reply))
-
-
-bind(RequestSlot)
-
-
-class CallSlot(NamedTuple):
-    """Where the answer to a call goes."""
-
-    peer: Peer
-    number: int
-
-    def complete(self, reply: bytes) -> None:
-        """The reply, RESP-encoded."""
-        if self.peer.is_open:
-            self.peer.write(encode_call(self.number, reply, Type.RETURN))
-
-
 class Links:
     """All connections of a node but its clients'."""
 
     __slots__ = ("__dict__", "_followers", "leaders")
 
-    def __init__(self, service: NodeService) -> None:
-        self._service = service
+    def __init__(self, node: NodeCore, requests: Requests) -> None:
+        self._node = node
+        self._requests = requests
+        self.call: Callable[[CallSlot, list[bytes]], None] = lambda slot, args: None
         self._followers: dict[str, Link] = {}
         self._incarnations: dict[str, str] = {}  # of followers whose link is up
         self.leaders: dict[str, Peer] = {}  # nodes that dialled us
@@ -122,35 +76,35 @@ class Links:
 
     def accept(self, connection: Transport, address: str) -> None:
         """A node or a router dialled."""
-        service = self._service
+        node = self._node
         Peer(
-            service.loop,
-            service.outbox,
+            node.loop,
+            node.outbox,
             connection,
-            service.own,
+            node.own,
             self._heard_peer,
             self._peer_closed,
-            None if lane is None else (lane.hear_requests, service, self.plain_counts),
+            None if lane is None else (lane.hear_requests, node, self.plain_counts),
         )
 
     def connect(self, addresses: dict[str, str]) -> None:
         """Keep a link to each of these nodes (name -> peer address), and to no other."""
-        service = self._service
+        node = self._node
         for name in [name for name in self._followers if name not in addresses]:
             self._followers.pop(name).close()
         for name, address in addresses.items():
             link = self._followers.get(name)
             if link is None:
                 self._followers[name] = Link(
-                    service.loop,
-                    service.outbox,
-                    service.own,
+                    node.loop,
+                    node.outbox,
+                    node.own,
                     name,
                     address,
                     up=self._link_up,
                     down=self._link_down,
                     heard=self._heard_follower,
-                    way=None if lane is None else (lane.hear_follower, service, None),
+                    way=None if lane is None else (lane.hear_follower, node, None),
                     secure=self.secure,
                 )
             else:
@@ -162,8 +116,8 @@ class Links:
         if leader is not None:
             for name, incarnation in self._incarnations.items():
                 if name not in leader.progress:
-                    leader.follower_up(name, incarnation, self._service.loop.now_ms)
-            self._service.touch(hosted)
+                    leader.follower_up(name, incarnation, self._node.loop.now_ms)
+            self._node.touch(hosted)
 
     def close(self) -> None:
         """Hang up on everybody."""
@@ -173,15 +127,15 @@ class Links:
 
     def _link_up(self, link: Link, other: Greeting) -> None:
         self._incarnations[link.name] = other.incarnation
-        for hosted in self._service.hosted.values():
+        for hosted in self._node.hosted.values():
             leader = hosted.replica.leading
             if leader is not None:
-                leader.follower_up(link.name, other.incarnation, self._service.loop.now_ms)
-                self._service.touch(hosted)
+                leader.follower_up(link.name, other.incarnation, self._node.loop.now_ms)
+                self._node.touch(hosted)
 
     def _link_down(self, link: Link) -> None:
         self._incarnations.pop(link.name, None)
-        for hosted in self._service.hosted.values():
+        for hosted in self._node.hosted.values():
             if hosted.replica.leading is not None:
                 hosted.replica.leading.follower_down(link.name)
 
@@ -213,7 +167,7 @@ class Links:
     def heartbeat(self, now_ms: int, lease_ms: int) -> None:
         """Renew the followers' promises and tell them what is committed."""
         claims: dict[str, list[Claim]] = {name: [] for name in self._incarnations}
-        for hosted in self._service.hosted.values():
+        for hosted in self._node.hosted.values():
             leader = hosted.replica.leading
             if leader is not None:
                 claim = Claim(leader.partition, leader.epoch, leader.log.commit)
@@ -238,26 +192,26 @@ class Links:
     # --- from followers ------------------------------------------------------------------------
 
     def _heard_follower(self, link: Link, kind: int, body: bytes) -> None:
-        service = self._service
+        node = self._node
         message = decode(kind, body)
         if isinstance(message, HeartbeatAck):
-            until_ms = message.sent_ms + service.settings.lease_ttl_ms
+            until_ms = message.sent_ms + node.settings.lease_ttl_ms
             for partition, epoch in message.accepted:
-                hosted = service.hosted.get(partition)
+                hosted = node.hosted.get(partition)
                 if hosted is not None and (leader := hosted.replica.leading) and leader.epoch == epoch:
-                    leader.heard_promise(link.name, until_ms, service.loop.now_ms)
-                    service.refresh(hosted)
+                    leader.heard_promise(link.name, until_ms, node.loop.now_ms)
+                    self._requests.refresh(hosted)
             return
         if isinstance(message, Ack):
             self.heard_ack(link.name, *message)
             return
         if not isinstance(message, (Position, Refuse, SnapshotAck)):
             raise BadRequest(f"a follower does not send {type(message).__name__}")
-        hosted = service.hosted.get(message.partition)
+        hosted = node.hosted.get(message.partition)
         if hosted is None:
             return
         leader = hosted.replica.leading
-        service.touch(hosted)
+        node.touch(hosted)
         if isinstance(message, Refuse):
             if hosted.replica.refused(message.epoch):
                 log.warning(
@@ -269,18 +223,18 @@ class Links:
         elif leader is None or leader.epoch != message.epoch:
             return
         elif isinstance(message, Position):
-            leader.heard_position(link.name, message, service.loop.now_ms)
+            leader.heard_position(link.name, message, node.loop.now_ms)
         elif link.name in hosted.senders:
             hosted.senders[link.name].acknowledged(message.chunks)
 
     def heard_ack(self, follower: str, partition: int, epoch: int, offset: int) -> None:
         """A follower has everything up to an offset on disk."""
-        service = self._service
-        hosted = service.hosted.get(partition)
+        node = self._node
+        hosted = node.hosted.get(partition)
         leader = None if hosted is None else hosted.replica.leading
         if hosted is not None and leader is not None and leader.epoch == epoch:
-            leader.heard_ack(follower, offset, service.loop.now_ms)
-            service.acknowledged(hosted, leader)
+            leader.heard_ack(follower, offset, node.loop.now_ms)
+            node.acknowledged(hosted, leader)
 
     # --- from leaders and routers -----------------------------------------------------------------
 
@@ -289,12 +243,12 @@ class Links:
             self._heard_request(peer, decode_request(body))
         elif kind == Type.CALL:
             number, payload = decode_call(body)
-            self._service.call(CallSlot(peer, number), self._parse(payload))
+            self.call(CallSlot(peer, number), self._parse(payload))
         else:
             self._heard_leader(peer, decode(kind, body))
 
     def _heard_leader(self, peer: Peer, message: Message) -> None:
-        service = self._service
+        node = self._node
         assert peer.other is not None
         sender = peer.other.name
         self.leaders[sender] = peer
@@ -303,10 +257,10 @@ class Links:
             return
         if isinstance(message, (HeartbeatAck, Ack, Position, Refuse, SnapshotAck)):
             raise BadRequest(f"a leader does not send {type(message).__name__}")
-        hosted = service.hosted.get(message.partition)
+        hosted = node.hosted.get(message.partition)
         if hosted is None:
             return  # this node has not seen the record yet; the leader asks again
-        service.touch(hosted)
+        node.touch(hosted)
         replica = hosted.replica
         try:
             if isinstance(message, Append):
@@ -323,11 +277,11 @@ class Links:
             peer.close(str(error))
 
     def _heard_heartbeat(self, peer: Peer, sender: str, message: Heartbeat) -> None:
-        service = self._service
-        until_ms = service.loop.now_ms + message.lease_ms
+        node = self._node
+        until_ms = node.loop.now_ms + message.lease_ms
         accepted: list[tuple[int, int]] = []
         for partition, epoch, commit in message.claims:
-            hosted = service.hosted.get(partition)
+            hosted = node.hosted.get(partition)
             if hosted is None:
                 continue
             behind = hosted.replica.log.commit
@@ -335,7 +289,7 @@ class Links:
                 accepted.append((partition, epoch))
             replica = hosted.replica
             if replica.log.commit > behind or replica.replies or replica.abandoned:
-                service.touch(hosted)
+                node.touch(hosted)
         peer.write(encode(HeartbeatAck(message.sent_ms, accepted)))
 
     def _heard_snapshot(
@@ -360,7 +314,7 @@ class Links:
             install.end(message)
 
     def _heard_request(self, peer: Peer, request: Request) -> None:
-        service = self._service
+        node = self._node
         assert peer.other is not None
         slot = RequestSlot(peer, request.partition, request.epoch, request.sequence)
         try:
@@ -370,16 +324,16 @@ class Links:
             slot.complete(error.wire())
             return
         identity = RequestId(peer.other.session, request.sequence, request.watermark)
-        hosted = service.hosted.get(request.partition)
+        hosted = node.hosted.get(request.partition)
         if hosted is not None:
             if command is _GET and len(args) == 2 and request.epoch == hosted.replica.epoch:
-                reply = service.read_plain(hosted, data_key_at(hash_of(args[1]), args[1]))
+                reply = self._requests.read_plain(hosted, data_key_at(hash_of(args[1]), args[1]))
                 if reply is not None:
                     slot.complete(reply)
                     return
-            service.submit(hosted, slot, command, args, identity, request.epoch)
+            self._requests.submit(hosted, slot, command, args, identity, request.epoch)
         else:
-            service.submit_early(request.partition, slot, command, args, identity, request.epoch)
+            self._requests.submit_early(request.partition, slot, command, args, identity, request.epoch)
 
     def _parse(self, payload: bytes) -> list[bytes]:
         try:

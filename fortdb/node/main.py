@@ -44,8 +44,9 @@ from fortdb.net.stream import Listener, Outbox
 from fortdb.node.calls import Calls
 from fortdb.node.clients import NodeClients
 from fortdb.node.control import Control
+from fortdb.node.core import Settings
 from fortdb.node.metrics import node_metrics
-from fortdb.node.service import NodeService, Settings
+from fortdb.node.service import NodeService
 from fortdb.storage.identity import Identity, former_incarnation, mark_clean, open_directory
 from fortdb.storage.rocks import RocksEngine, room_to_start
 from fortdb.storage.room import lack_of_room
@@ -129,7 +130,7 @@ class Node:
             on_lease=lambda until_ms: self.loop.call_soon(partial(self.service.lease_renewed, until_ms)),
         )
         self.control = Control(self.service, self.session, dict(engine.states()))
-        self.service.call = Calls(self.service, self.control)
+        self.service.links.call = Calls(self.service, self.control)
         clients = NodeClients(self.service, self._information, lambda: redis_settings(self.front))
         self.front = Front(
             self.loop,

@@ -17,7 +17,7 @@ from fortdb.node.service import NodeService
 
 def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
     """All families of a node."""
-    total = service.requests_total
+    total = service.runner.requests_total
     gets, sets = service.links.plain_counts
     requests = {**total, "GET": total["GET"] + gets, "SET": total["SET"] + sets}
     yield from front_metrics(front, requests, service.errors_total)
@@ -34,7 +34,9 @@ def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
     )
     yield gauge("fortdb_partitions", "Replicas on this node", len(service.hosted))
     yield gauge(
-        "fortdb_requests_held", "Requests that wait for a partition to become ready", service.held_count
+        "fortdb_requests_held",
+        "Requests that wait for a partition to become ready",
+        service.requests.held_count,
     )
     tables = [hosted.locks for hosted in service.hosted.values() if hosted.replica.leading is not None]
     yield gauge(

@@ -8,11 +8,13 @@ leader gets a receipt of its own, of the same entry in the log.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from fortdb.errors import FortError
 from fortdb.model import RecordId, keyspace_name
+from fortdb.node.core import NodeCore
+from fortdb.node.hosted import Hosted
 from fortdb.node.ledger import content_of
+from fortdb.node.slots import AnySlot
 from fortdb.protocol.records import encode_id_text, parse_id
 from fortdb.protocol.resp import NIL, array, bulk, integer, payload_of_bulk
 from fortdb.replication.leader import Leader
@@ -20,25 +22,22 @@ from fortdb.ring.tokens import hash_of
 from fortdb.storage.keys import data_key_at, record_key
 from fortdb.storage.values import decode_worm, is_worm_record
 
-if TYPE_CHECKING:
-    from fortdb.node.service import AnySlot, Hosted, NodeService
-
 
 class ReceiptSlot:
     """Stands before the slot of a `SET` or `ADD` with `RECEIPT`."""
 
-    __slots__ = ("_args", "_hosted", "_leader", "_service", "_slot", "offset")
+    __slots__ = ("_args", "_hosted", "_leader", "_node", "_slot", "offset")
 
     def __init__(
         self,
         slot: AnySlot,
-        service: NodeService,
+        node: NodeCore,
         hosted: Hosted,
         leader: Leader,
         args: list[bytes],
     ) -> None:
         self._slot = slot
-        self._service = service
+        self._node = node
         self._hosted = hosted
         self._leader = leader
         self._args = args
@@ -50,7 +49,7 @@ class ReceiptSlot:
             try:
                 reply = self._receipt(reply)
             except FortError as error:
-                reply = self._service.failure_reply(error)
+                reply = self._node.failure_reply(error)
         self._slot.complete(reply)
 
     def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
@@ -68,13 +67,13 @@ class ReceiptSlot:
     def _receipt(self, reply: bytes) -> bytes:
         key, value, name = self._args[1], self._args[2], self._args[0].upper()
         record = parse_id(payload_of_bulk(reply) or b"") if name == b"ADD" else None
-        shape, nodes = self._leader.log.shape, self._service.view.layout
+        shape, nodes = self._leader.log.shape, self._node.view.layout
         replicas = self._replicas()
         zones = {} if nodes is None else nodes.nodes
         told_zones = sorted({zones[node].zone for node in replicas if node in zones})
         replica = self._hosted.replica
         space = keyspace_name(key)
-        is_declared = space.decode("utf-8", "replace") in self._service.view.keyspaces
+        is_declared = space.decode("utf-8", "replace") in self._node.view.keyspaces
         content = sha256(value).digest() if record is None else content_of(key, record, value)
         return array(
             [
@@ -105,7 +104,7 @@ class ReceiptSlot:
         """The place in the chain of a record of a WORM keyspace."""
         if record is not None:
             at = record_key(data_key_at(hash_of(key), key), record)
-            stored = self._service.execution(self._leader, self._leader.log.timestamp_ms).at(at)
+            stored = self._node.execution(self._hosted, self._leader, self._leader.log.timestamp_ms).at(at)
             if stored is not None and is_worm_record(stored):
                 held = decode_worm(stored)
                 place = [

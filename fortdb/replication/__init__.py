@@ -63,7 +63,7 @@ belongs to this room (1 and 11 are tested in `tests/coordination`, 12 to 14 also
 11. A lease counts from when its renewal was sent, and ends early: `coordination/registration.py`.
 12. Writes need no lease; reads do: `Leader.serves_at`.
 13. Without the store nobody is elected and nothing is lost: `node/control.py`.
-14. A process that was paused serves nothing stale when it wakes: `node/service.py`.
+14. A process that was paused serves nothing stale when it wakes: `node/requests.py`.
 15. Add, catch up, then remove; never below `min_in_sync` (Kafka): `ring/moves.py`.
 16. No answer means unknown; request ids make a retry safe (Jepsen on jetcd): `dedupe.py`,
     `router/channels.py`.

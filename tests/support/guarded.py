@@ -22,8 +22,10 @@ from fortdb.net.peer import Greeting
 from fortdb.net.security import Security
 from fortdb.net.stream import Listener, Outbox
 from fortdb.node.clients import NodeClients
+from fortdb.node.core import Settings
 from fortdb.node.disk import open_replica
-from fortdb.node.service import Hosted, NodeService, Settings
+from fortdb.node.hosted import Hosted
+from fortdb.node.service import NodeService
 from fortdb.protocol.resp import pack
 from fortdb.ring.tokens import TokenMap
 from fortdb.storage.rocks import RocksEngine

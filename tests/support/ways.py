@@ -24,8 +24,10 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Peer
 from fortdb.net.stream import Outbox
 from fortdb.node import service as service_module
+from fortdb.node.core import Settings
 from fortdb.node.disk import open_replica
-from fortdb.node.service import Hosted, NodeService, Settings
+from fortdb.node.hosted import Hosted
+from fortdb.node.service import NodeService
 from fortdb.storage.rocks import RocksEngine
 
 Made = TypeVar("Made", bound="Process")

@@ -16,7 +16,8 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.stream import Outbox
 from fortdb.node.control import Control
-from fortdb.node.service import NodeService, Settings
+from fortdb.node.core import Settings
+from fortdb.node.service import NodeService
 from fortdb.storage.rocks import RocksEngine
 
 PARTITION = Partition(3, "p-003", 0, ("node", "other"))

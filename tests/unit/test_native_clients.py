@@ -174,7 +174,7 @@ def test_nothing_is_served_without_a_lease() -> None:
         made.service.lease_renewed(0)
         made.client.send(pack([b"GET", b"a"]) + pack([b"SET", b"a", b"2"]))
         made.turn(3)
-        held = made.service.held_count
+        held = made.service.requests.held_count
         made.service.lease_renewed(FOREVER_MS)
         return held, made.say(b"")
 
@@ -193,7 +193,7 @@ def test_the_clock_is_read_after_the_socket() -> None:
         assert lane is not None
         assert lane.receive(connection, made.service, made.front.plain_counts)
         assert made.front.plain_counts[0] == 0
-        assert made.service.held_count == 1
+        assert made.service.requests.held_count == 1
 
 
 def test_a_refusal_and_an_async_keyspace_are_for_the_long_way() -> None:

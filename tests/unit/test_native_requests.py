@@ -166,7 +166,9 @@ def test_a_request_that_is_known_gets_its_answer_and_changes_nothing() -> None:
 def test_another_epoch_is_not_served(epoch: int) -> None:
     def story(made: Node) -> Any:
         data = request(1, b"SET", b"a", b"1") + request(2, b"SET", b"a", b"2", epoch=epoch)
-        return say(made, data + request(3, b"GET", b"a", epoch=epoch), [1000]), made.service.held_count
+        return say(
+            made, data + request(3, b"GET", b"a", epoch=epoch), [1000]
+        ), made.service.requests.held_count
 
     replies, held = same(Node, story)
     if epoch < EPOCH:
@@ -200,13 +202,15 @@ def test_the_clock_is_read_after_the_socket() -> None:
         assert lane is not None
         assert lane.hear_requests(made.peer, made.service, made.service.links.plain_counts)
         assert made.service.links.plain_counts[0] == 0
-        assert made.service.held_count == 1
+        assert made.service.requests.held_count == 1
 
 
 def test_other_frames_keep_their_place() -> None:
     def story(made: Node) -> Any:
         heard: list[bytes] = []
-        made.service.call = lambda slot, args: heard.append(b"%d %s" % (len(made.leader.proposal), args[0]))
+        made.service.links.call = lambda slot, args: heard.append(
+            b"%d %s" % (len(made.leader.proposal), args[0])
+        )
         data = request(1, b"SET", b"z", b"0") + request(2, b"SET", b"a", b"1")
         data += (
             encode_call(1, pack([b"ONE"])) + request(3, b"SET", b"b", b"1") + encode_call(2, pack([b"TWO"]))

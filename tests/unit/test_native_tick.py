@@ -37,11 +37,15 @@ from fortdb.net import stream as stream_module
 from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Peer
 from fortdb.net.stream import Outbox
+from fortdb.node import core as core_module
 from fortdb.node import links as links_module
 from fortdb.node import service as service_module
+from fortdb.node import upkeep as upkeep_module
+from fortdb.node.core import Settings
 from fortdb.node.disk import open_replica
-from fortdb.node.links import RequestSlot
-from fortdb.node.service import Hosted, NodeService, Settings
+from fortdb.node.hosted import Hosted
+from fortdb.node.service import NodeService
+from fortdb.node.slots import RequestSlot
 from fortdb.protocol.commands import TABLE
 from fortdb.protocol.resp import bulk, pack
 from fortdb.replication.entries import DELETE, PUT, Operation, RequestId, encode_entry, encode_operation
@@ -106,7 +110,7 @@ class Node:
             write(batch, sync)
 
         self.engine.write = note  # type: ignore[method-assign]
-        self.service.ready_to_hand_over = lambda hosted, leader: self.told.append(_partition(hosted))
+        self.service.requests.ready_to_hand_over = lambda hosted, leader: self.told.append(_partition(hosted))
         for partition in (*LED, FOLLOWED):
             replica = open_replica(self.engine, partition, f"p-{partition:03}", "node", "life", None)
             start = partition << 60
@@ -214,7 +218,7 @@ class Node:
         assert hosted.replica.adopt(record, 2, self.loop.now_ms, len(self.steps))
         self.service.links.greet_followers(hosted)
         self.service.touch(hosted)
-        self.service.refresh(hosted)
+        self.service.requests.refresh(hosted)
 
     def elect(self, partition: int) -> None:
         """This node is elected again."""
@@ -264,7 +268,7 @@ class Node:
         hosted = self.hosted(partition)
         slot = RequestSlot(self.peers["router"], partition, hosted.replica.epoch, self.sequence)
         args = [b"SET", _key_in(partition), b"x" * size]
-        self.service.submit(hosted, slot, TABLE["SET"], args, RequestId(9, self.sequence, 1))
+        self.service.requests.submit(hosted, slot, TABLE["SET"], args, RequestId(9, self.sequence, 1))
 
     def propose(self, partition: int, members: tuple[str, ...]) -> None:
         """The ISR is to be another."""
@@ -279,13 +283,13 @@ class Node:
         if (proposed := leader.in_sync.proposed) is not None:
             self.revision += 1
             leader.accept_record(replace(proposed, revision=self.revision))
-            self.service.refresh(self.hosted(partition))
+            self.service.requests.refresh(self.hosted(partition))
             self.service.touch(self.hosted(partition))
 
     def transfer(self, partition: int, target: str | None) -> None:
         """A handover begins, or is given up."""
         self.leader(partition).transfer_to = target
-        self.service.refresh(self.hosted(partition))
+        self.service.requests.refresh(self.hosted(partition))
         self.service.touch(self.hosted(partition))
 
     def aligned(self, offset: int) -> bytes:
@@ -371,7 +375,11 @@ class Node:
         collected = [
             [*map(_partition, held)] for held in (service.touched, service._to_answer, service._to_apply)
         ]
-        told: list[Any] = [collected, service.held_count, service.commit_latency.counts and self.noted()]
+        told: list[Any] = [
+            collected,
+            service.requests.held_count,
+            service.commit_latency.counts and self.noted(),
+        ]
         for hosted in service.hosted.values():
             replica, log, leader = hosted.replica, hosted.replica.log, hosted.replica.leading
             offsets = (log.shape, log.commit, log.applied, log.synced_offset, log.timestamp_ms)
@@ -442,7 +450,8 @@ Story = Callable[[Node], None]
 def node(in_c: bool) -> Iterator[Node]:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         steps: list[int] = []
-        patch.setattr(service_module, "wall_ms", lambda: 1000 + len(steps))
+        for module in (core_module, service_module, upkeep_module):
+            patch.setattr(module, "wall_ms", lambda: 1000 + len(steps))
         for module in () if in_c else MODULES:
             patch.setattr(module, "lane", None)
         made = Node(directory, in_c, steps)
@@ -531,7 +540,7 @@ def happen(made: Node, what: Any) -> None:
         keys = [b"%d-%b" % (partition, word) if at % 2 == 0 else word for at, word in enumerate(rest, 1)]
         made.ask(partition, command, b"%d-%b" % (partition, key), *(keys if command == b"MSET" else rest))
     elif name == "sweep":
-        made.service._sweep()
+        made.service.upkeep.sweep()
     else:
         getattr(made, name)(*details)
 
@@ -650,7 +659,7 @@ def test_alone_in_the_isr_a_leader_commits_and_answers_nobody() -> None:
         made.step(lambda: made.ask(3, b"SET", b"b", b"1"))
         assert leader.log.commit == leader.log.applied == leader.log.last_offset
         made.step(lambda: made.ask(3, b"SET", b"c", b"1"))
-        assert [len(leader.waiting), made.service.held_count] == [2, 1]
+        assert [len(leader.waiting), made.service.requests.held_count] == [2, 1]
         made.step(partial(made.propose, 3, FOLLOWERS))
         acks(made, "a")
         acks(made, "b")
@@ -669,7 +678,7 @@ def test_a_walk_sees_what_is_committed_and_not_in_the_data() -> None:
         log = made.leader(3).log
         assert log.applied < log.commit == log.last_offset
         made.step(lambda: made.ask(3, b"SCAN", b"%d" % (3 << 60)))
-        assert not made.service.held_count
+        assert not made.service.requests.held_count
 
     _, left = same(story)
     assert bulk(_key_in(3)) in left["router"][-1][-1]

@@ -239,13 +239,13 @@ def test_a_lock_without_a_router_is_named_to_those_who_wait(world: World, chance
     world.kill_router(0)
     world.dead.clear()
     waiting = Answer()
-    world.node.submit(world.node.hosted[0], waiting, TABLE["GET"], [b"GET", A.encode()])  # type: ignore[arg-type]
+    world.node.requests.submit(world.node.hosted[0], waiting, TABLE["GET"], [b"GET", A.encode()])  # type: ignore[arg-type]
     world.now_ms += 10_001
     world.loop.now_ms = world.now_ms
-    world.node._sweep()
+    world.node.upkeep.sweep()
     assert waiting.reply is not None and A.encode() in waiting.reply
     assert waiting.reply.startswith(b"-UNAVAILABLE a transaction holds key")
-    assert world.node.held_count == 0
+    assert world.node.requests.held_count == 0
 
 
 def test_a_scan_sees_what_is_committed(world: World, chance: Random) -> None:

@@ -247,7 +247,7 @@ def test_a_copy_of_the_request_gets_the_former_answer(made: Node) -> None:
     command = INTERNAL["EXEC"]
     answers = [Slot(), Slot()]
     for slot in answers:
-        made.service.submit(made.hosted, slot, command, [b"EXEC", *bundle.encode()], request)  # type: ignore[arg-type]
+        made.service.requests.submit(made.hosted, slot, command, [b"EXEC", *bundle.encode()], request)  # type: ignore[arg-type]
         made.turn(3)
     assert [slot.reply for slot in answers] == [b"*2\r\n:1\r\n:2\r\n"] * 2
     assert say(made, "GET n") == b"$1\r\n2\r\n"
@@ -282,7 +282,7 @@ class Slot:
 def ask(made: Node, name: str, *args: bytes) -> bytes:
     """What a router asks the leader."""
     slot = Slot()
-    made.service.submit(made.hosted, slot, INTERNAL[name], [name.encode(), *args])  # type: ignore[arg-type]
+    made.service.requests.submit(made.hosted, slot, INTERNAL[name], [name.encode(), *args])  # type: ignore[arg-type]
     made.turn(3)
     return slot.reply
 

@@ -62,9 +62,9 @@ def crash(world: World) -> None:
 
 def asked(world: World, partition: int, *words: str) -> Any:
     """What the leader of a partition answers now."""
-    leader = world.node.hosted[partition].replica.leading
-    assert leader is not None
-    execution = world.node.execution(leader, world.now_ms)
+    hosted = world.node.hosted[partition]
+    assert hosted.replica.leading is not None
+    execution = world.node.execution(hosted, hosted.replica.leading, world.now_ms)
     reader = Reader()
     reader.feed(HANDLERS[words[0]](execution, [word.encode() for word in words]))
     return reader.gets()

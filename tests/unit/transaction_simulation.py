@@ -22,9 +22,11 @@ from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
 from fortdb.net.stream import Outbox
 from fortdb.node.calls import Calls
+from fortdb.node.core import Settings
 from fortdb.node.disk import open_replica
+from fortdb.node.hosted import Hosted
 from fortdb.node.locks import Prepared
-from fortdb.node.service import Hosted, NodeService, Settings
+from fortdb.node.service import NodeService
 from fortdb.protocol.commands import lookup
 from fortdb.protocol.resp import pack
 from fortdb.protocol.transactions import Bundle
@@ -181,7 +183,7 @@ class World:
             self.directory / "engine", cache_bytes=1 << 20, memtable_bytes=1 << 20, sync=False
         )
         self.node = NodeService(self.loop, self.outbox, self.engine, Greeting("c", "node", "life"), SETTINGS)
-        self.node.call = Calls(self.node, None)  # type: ignore[arg-type]
+        self.node.links.call = Calls(self.node, None)  # type: ignore[arg-type]
         self.node.tokens = TOKENS
         states = self.engine.states()
         for partition in LAYOUT.partitions:
@@ -247,7 +249,7 @@ class World:
         """Let time pass for everybody, who look at their clocks."""
         self.now_ms += delay_ms
         self.loop.now_ms = self.now_ms
-        self.node._sweep()
+        self.node.upkeep.sweep()
         for router in self.routers:
             router.service.loop.now_ms = self.now_ms
             router.service._sweep()
@@ -269,7 +271,7 @@ class World:
         for partition in self.node.hosted:
             fresh = Hosted(self.node.hosted[partition].replica, ())
             fresh.locks.leader = object()
-            self.node._read_locks(fresh, fresh.replica.leading)  # type: ignore[arg-type]
+            self.node.requests.read_locks(fresh, fresh.replica.leading)  # type: ignore[arg-type]
             found += [
                 key
                 for record in fresh.locks.prepared.values()
