@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from fortdb.client import records, requests, worm
 from fortdb.client.access import Access
@@ -23,6 +23,7 @@ from fortdb.client.address import PORT_DEFAULT, Address, parse_url
 from fortdb.client.connection import Connection, Exchange, Reply
 from fortdb.client.failures import Conflict
 from fortdb.client.feed import Feed, selection_words
+from fortdb.client.keyspaces import KeyspaceOptions, option_words
 from fortdb.client.pipeline import Pipeline
 from fortdb.client.pool import Pool
 from fortdb.client.records import Record, Version
@@ -40,7 +41,7 @@ from fortdb.client.why import Explanation, parse_why
 from fortdb.client.worm import Altered, Protection, Receipt, Verified
 from fortdb.errors import BadRequest, FortError, ProtocolError
 from fortdb.limits import PAGE_COUNT
-from fortdb.model import Ack, Keyspace, Mode, Policy, RecordId
+from fortdb.model import Ack, Keyspace, RecordId
 
 T = TypeVar("T")
 K = TypeVar("K", bytes, str)
@@ -494,33 +495,13 @@ class Client:
         """One keyspace. Raises `BadRequest` if there is none of that name."""
         return parse_keyspace(self.run(requests.text([b"KEYSPACE", b"SHOW", name])))
 
-    def create_keyspace(
-        self,
-        name: str,
-        ack: Ack | None = None,
-        *,
-        policy: Policy | None = None,
-        retention_ms: int | None = None,
-        keep: int | None = None,
-        mode: Mode | None = None,
-    ) -> None:
+    def create_keyspace(self, name: str, ack: Ack | None = None, **options: Unpack[KeyspaceOptions]) -> None:
         """Make a keyspace; when this returns, every node uses it."""
-        options = _keyspace_options(ack, policy, retention_ms, keep, mode)
-        self.run(requests.text([b"KEYSPACE", b"CREATE", name, *options]))
+        self.run(requests.text([b"KEYSPACE", b"CREATE", name, *option_words(ack, options)]))
 
-    def alter_keyspace(
-        self,
-        name: str,
-        ack: Ack | None = None,
-        *,
-        policy: Policy | None = None,
-        retention_ms: int | None = None,
-        keep: int | None = None,
-        mode: Mode | None = None,
-    ) -> None:
+    def alter_keyspace(self, name: str, ack: Ack | None = None, **options: Unpack[KeyspaceOptions]) -> None:
         """Change what is given, 0 for no bound; when this returns, every node uses it."""
-        options = _keyspace_options(ack, policy, retention_ms, keep, mode)
-        self.run(requests.text([b"KEYSPACE", b"ALTER", name, *options]))
+        self.run(requests.text([b"KEYSPACE", b"ALTER", name, *option_words(ack, options)]))
 
     def drop_keyspace(self, name: str, *, keep_keys: bool = False, delete_keys: bool = False) -> None:
         """Forget a keyspace that has no keys, or one whose single values stay (`keep_keys`), or one with all that
@@ -558,24 +539,3 @@ class Client:
             if any(request.stateful for request in batch):
                 connection.close()
             return exchange
-
-
-def _keyspace_options(
-    ack: Ack | None,
-    policy: Policy | None,
-    retention_ms: int | None,
-    keep: int | None,
-    mode: Mode | None,
-) -> list[Argument]:
-    options: list[Argument] = []
-    if policy is not None:
-        options += [b"POLICY", policy.value.upper()]
-    if ack is not None:
-        options += [b"ACK", ack.value.upper()]
-    if retention_ms is not None:
-        options += [b"RETENTION", f"{retention_ms}ms" if retention_ms else b"NONE"]
-    if keep is not None:
-        options += [b"KEEP", keep or b"NONE"]
-    if mode is not None:
-        options += [b"MODE", mode.value.upper()]
-    return options
