@@ -175,7 +175,7 @@ def ping() -> Request[bool]:
 
 def text(arguments: Sequence[Argument]) -> Request[bytes]:
     """An admin command that answers with a status or a document."""
-    return request(arguments, _bytes)
+    return request(arguments, bytes_of)
 
 
 def without_reply(batch: Sequence[Request[Any]], exchange: Exchange, timeout_s: float) -> list[Reply]:
@@ -233,14 +233,15 @@ def integer_of(reply: Reply) -> int:
     return reply
 
 
-def _bytes(reply: Reply) -> bytes:
+def bytes_of(reply: Reply) -> bytes:
+    """A reply that is a string."""
     if not isinstance(reply, bytes):
         raise unexpected(reply)
     return reply
 
 
 def _bytes_or_none(reply: Reply) -> bytes | None:
-    return None if reply is None else _bytes(reply)
+    return None if reply is None else bytes_of(reply)
 
 
 def _list_of_bytes(reply: Reply) -> list[bytes | None]:
@@ -255,7 +256,7 @@ def _list_of_bytes(reply: Reply) -> list[bytes | None]:
 def _scan_step(reply: Reply) -> tuple[bytes, list[bytes]]:
     if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[1], list):
         raise unexpected(reply)
-    return _bytes(reply[0]), [_bytes(key) for key in reply[1]]
+    return bytes_of(reply[0]), [bytes_of(key) for key in reply[1]]
 
 
 def _range_step(reply: Reply) -> tuple[bytes | None, list[tuple[bytes, bytes | None]]]:

@@ -15,7 +15,7 @@ from struct import Struct
 
 from fortdb.client.connection import Reply
 from fortdb.client.records import parse_record_id
-from fortdb.client.requests import Argument, Request, integer_of, request, unexpected
+from fortdb.client.requests import Argument, Request, bytes_of, integer_of, request, unexpected
 from fortdb.client.status import Fields
 from fortdb.errors import BadRequest, FortError
 from fortdb.model import Mode, RecordId
@@ -177,13 +177,13 @@ def receipt_or_none(reply: Reply) -> Receipt | None:
     told = _named(reply)
     record = told["id"]
     return Receipt(
-        _bytes(told["key"]),
+        bytes_of(told["key"]),
         _text(told["keyspace"]),
         _text(told["partition"]),
         integer_of(told["partition_id"]),
         integer_of(told["epoch"]),
         integer_of(told["offset"]),
-        None if record is None else parse_record_id(_bytes(record)),
+        None if record is None else parse_record_id(bytes_of(record)),
         _text(told["content"]),
         None if told["ordinal"] is None else integer_of(told["ordinal"]),
         None if told["chain"] is None else _text(told["chain"]),
@@ -257,7 +257,7 @@ def _protection(reply: Reply) -> Protection | None:
     return Protection(
         Mode(_text(told["mode"])),
         integer_of(told["until"]),
-        tuple(map(_bytes, _items(told["holds"]))),
+        tuple(map(bytes_of, _items(told["holds"]))),
         _text(told["content"]),
         integer_of(told["ordinal"]),
         _text(told["chain"]),
@@ -269,8 +269,8 @@ def _page(reply: Reply) -> ChainPage:
     return ChainPage(
         integer_of(first),
         integer_of(last),
-        _bytes(before),
-        _bytes(head),
+        bytes_of(before),
+        bytes_of(head),
         integer_of(clock_ms),
         tuple(_link(_items(link, 9)) for link in _items(links)),
     )
@@ -281,12 +281,12 @@ def _link(row: list[Reply]) -> Link:
     return Link(
         integer_of(ordinal),
         _text(state),
-        _bytes(mode) == b"compliance",
+        bytes_of(mode) == b"compliance",
         integer_of(until_ms),
-        parse_record_id(_bytes(record)),
-        _bytes(content),
-        _bytes(chained),
-        _bytes(key),
+        parse_record_id(bytes_of(record)),
+        bytes_of(content),
+        bytes_of(chained),
+        bytes_of(key),
         _text(finding),
     )
 
@@ -302,11 +302,5 @@ def _items(reply: Reply, count: int | None = None) -> list[Reply]:
     return reply
 
 
-def _bytes(reply: Reply) -> bytes:
-    if not isinstance(reply, bytes):
-        raise unexpected(reply)
-    return reply
-
-
 def _text(reply: Reply) -> str:
-    return _bytes(reply).decode("utf-8", "backslashreplace")
+    return bytes_of(reply).decode("utf-8", "backslashreplace")
