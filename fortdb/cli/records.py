@@ -4,28 +4,57 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from fortdb.cli.failures import Failed
 from fortdb.cli.keys import json_value
 from fortdb.cli.settings import MOMENT, Settings, json_option, pass_settings, receipt_option
-from fortdb.client import parse_record_id
+from fortdb.client import Client, parse_record_id
 from fortdb.model import RecordId
 
+T = TypeVar("T")
 
-def _page_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--from`, `--count` and `--reverse`."""
-    command = click.option("--reverse", is_flag=True, help="From the newest to the oldest.")(command)
-    command = click.option(
-        "--count", type=click.IntRange(1), default=20, show_default=True, help="At most so many."
-    )(command)
-    return click.option("--from", "first", type=MOMENT, help="Begin with this id, or at this time.")(command)
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of what a key holds, or held, is asked for."""
+
+    key: str
+    first: RecordId | int | None
+    count: int
+    reverse: bool
+
+    def read(self, settings: Settings, walk: Callable[..., Iterator[T]]) -> list[T]:
+        """So much of a walk of the client, `Client.records` or `Client.history`."""
+        with settings.client() as client:
+            key, step = os.fsencode(self.key), min(self.count, 1000)
+            steps = walk(client, key, first=self.first, reverse=self.reverse, page=step)
+            return list(islice(steps, self.count))
+
+
+def _paged(show: Callable[[Settings, Page], None]) -> click.Command:
+    """The command that shows a page: `KEY`, `--from`, `--count` and `--reverse`."""
+
+    @click.command()
+    @click.argument("key")
+    @click.option("--from", "first", type=MOMENT, help="Begin with this id, or at this time.")
+    @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
+    @click.option("--reverse", is_flag=True, help="From the newest to the oldest.")
+    @json_option
+    @pass_settings
+    @wraps(show)
+    def command(settings: Settings, /, **options: Any) -> None:
+        show(settings, Page(**options))
+
+    return command
 
 
 @click.command()
@@ -62,22 +91,16 @@ def add(
     settings.write({"id": str(added)}, str(added))
 
 
-@click.command()
-@click.argument("key")
-@_page_options
-@json_option
-@pass_settings
-def records(settings: Settings, key: str, first: RecordId | int | None, count: int, reverse: bool) -> None:
+@_paged
+def records(settings: Settings, page: Page) -> None:
     """Write the records of KEY as a table."""
-    with settings.client() as client:
-        walk = client.records(os.fsencode(key), first=first, reverse=reverse, page=min(count, 1000))
-        found = list(islice(walk, count))
+    found = page.read(settings, Client.records)
     _write_table(
         settings,
         [{"id": str(one.id), "time": _time(one.id.ms), **json_value(one.value)} for one in found],
         ("id", "time", "value"),
         [(str(one.id), _time(one.id.ms), _shown(one.value)) for one in found],
-        f"{key!r} has no such records",
+        f"{page.key!r} has no such records",
     )
 
 
@@ -98,16 +121,10 @@ def remove(settings: Settings, key: str, record_id: str, if_last: str | None, by
     settings.write({"removed": record_id}, f"removed {record_id}")
 
 
-@click.command()
-@click.argument("key")
-@_page_options
-@json_option
-@pass_settings
-def history(settings: Settings, key: str, first: RecordId | int | None, count: int, reverse: bool) -> None:
+@_paged
+def history(settings: Settings, page: Page) -> None:
     """Write what KEY has held as a table."""
-    with settings.client() as client:
-        walk = client.history(os.fsencode(key), first=first, reverse=reverse, page=min(count, 1000))
-        found = list(islice(walk, count))
+    found = page.read(settings, Client.history)
     _write_table(
         settings,
         [
@@ -129,7 +146,7 @@ def history(settings: Settings, key: str, first: RecordId | int | None, count: i
             )
             for one in found
         ],
-        f"nothing is kept of what {key!r} held",
+        f"nothing is kept of what {page.key!r} held",
     )
 
 

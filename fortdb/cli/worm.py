@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,35 +21,36 @@ def _record(text: str) -> RecordId | None:
     return None if text == "*" else parse_record_id(text)
 
 
-@click.command()
-@click.argument("key")
-@click.argument("record_id", metavar="ID|*")
-@click.option(
-    "--name", default="legal", show_default=True, help="Of the hold; several do not know each other."
-)
-@json_option
-@pass_settings
+def _of_a_hold(change: Callable[..., Any]) -> click.Command:
+    """The command that makes a change of a hold: `KEY`, `ID|*` and `--name`."""
+    for decorate in (
+        pass_settings,
+        json_option,
+        click.option(
+            "--name", default="legal", show_default=True, help="Of the hold; several do not know each other."
+        ),
+        click.argument("record_id", metavar="ID|*"),
+        click.argument("key"),
+    ):
+        change = decorate(change)
+    return click.command()(change)
+
+
+@_of_a_hold
 def hold(settings: Settings, key: str, record_id: str, name: str) -> None:
     """Keep a WORM record of KEY, or all (*), until it is released."""
     with settings.client() as client:
-        held = client.hold(os.fsencode(key), _record(record_id), name)
-    if not held:
-        raise Failed(f"{key!r} has no WORM record {record_id}")
+        if not client.hold(os.fsencode(key), _record(record_id), name):
+            raise Failed(f"{key!r} has no WORM record {record_id}")
     settings.write({"held": record_id, "name": name}, f"held {record_id}")
 
 
-@click.command()
-@click.argument("key")
-@click.argument("record_id", metavar="ID|*")
-@click.option("--name", default="legal", show_default=True, help="Of the hold.")
-@json_option
-@pass_settings
+@_of_a_hold
 def release(settings: Settings, key: str, record_id: str, name: str) -> None:
     """End a hold; ID or * as it was given to hold."""
     with settings.client() as client:
-        released = client.release(os.fsencode(key), _record(record_id), name)
-    if not released:
-        raise Failed(f"there is no hold {name!r} on {record_id} of {key!r}")
+        if not client.release(os.fsencode(key), _record(record_id), name):
+            raise Failed(f"there is no hold {name!r} on {record_id} of {key!r}")
     settings.write({"released": record_id, "name": name}, f"released {record_id}")
 
 
