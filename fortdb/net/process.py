@@ -1,8 +1,11 @@
-"""What the processes of nodes and routers share: crossing from other threads to the loop's, and memory."""
+"""What the processes of nodes and routers share: how they are told to stop, crossing from other threads to the loop's,
+and memory."""
 
 from __future__ import annotations
 
 import gc
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,6 +26,25 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
+
+
+def stop_on_signals() -> threading.Event:
+    """The event that SIGTERM or SIGINT sets from now on. SIGHUP is passed over until there is something to reload."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return stopping
+
+
+def when_set(stopping: threading.Event, stop: Callable[[], None]) -> None:
+    """Call `stop` after the event, on a thread of its own: a handler of signals may run anywhere, in `stop` too."""
+
+    def wait() -> None:
+        stopping.wait()
+        stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 class Latest(Generic[T]):

@@ -37,7 +37,7 @@ from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.peer import Greeting
-from fortdb.net.process import Latest, on_loop, spare_the_collector
+from fortdb.net.process import Latest, on_loop, spare_the_collector, stop_on_signals, when_set
 from fortdb.net.security import Security
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Listener, Outbox
@@ -61,10 +61,7 @@ def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Raises `ConfigError` for what an operator
     has to change first."""
     logs.configure(config.log.level, config.log.format, config.name)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    stopping = stop_on_signals()
     data_dir = Path(config.data_dir)
     try:
         identity = open_directory(data_dir, config.cluster, config.name)
@@ -158,7 +155,7 @@ class Node:
         """Serve until asked to stop, hand everything over, close. Raises `StorageFailed`."""
         self.status.start()
         self.session.start()
-        self._when_stopping(stopping)
+        when_set(stopping, lambda: self.loop.call_soon(self._drain))
         signal.signal(signal.SIGHUP, lambda *_: self.loop.call_soon(self.security.reload))
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
@@ -176,13 +173,6 @@ class Node:
         self.session.close(revoke=True)
         self._store.close()
         self.status.close()
-
-    def _when_stopping(self, stopping: threading.Event) -> None:
-        def wait() -> None:
-            stopping.wait()
-            self.loop.call_soon(self._drain)
-
-        threading.Thread(target=wait, name="signals", daemon=True).start()
 
     def _drain(self) -> None:
         log.info("draining")

@@ -22,7 +22,7 @@ from fortdb.net.describe import redis_settings, server_information
 from fortdb.net.front import Front
 from fortdb.net.loop import Loop
 from fortdb.net.notify import feed_watchdog, notify
-from fortdb.net.process import Latest, on_loop, spare_the_collector
+from fortdb.net.process import Latest, on_loop, spare_the_collector, stop_on_signals, when_set
 from fortdb.net.security import Security
 from fortdb.net.status import Health, StatusServer
 from fortdb.net.stream import Outbox
@@ -39,10 +39,7 @@ def run(config: RouterConfig) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Raises `ConfigError` for what an operator
     has to change first."""
     logs.configure(config.log.level, config.log.format, config.name)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    stopping = stop_on_signals()
     Router(config).serve(stopping)
     log.info("stopped", router=config.name)
     return 0
@@ -120,14 +117,7 @@ class Router:
         self.session.start()
         if self._keeper is not None:
             self._keeper.start()
-
-        def wait() -> None:
-            stopping.wait()
-            if self._keeper is not None:
-                self._keeper.close()
-            self.loop.call_soon(self._drain)
-
-        threading.Thread(target=wait, name="signals", daemon=True).start()
+        when_set(stopping, self._stop)
         signal.signal(signal.SIGHUP, lambda *_: self.loop.call_soon(self.security.reload))
         log.info("serving", port=self.front.listener.port)
         feed_watchdog(self.loop)
@@ -143,6 +133,11 @@ class Router:
         self._store.close()
         self.status.close()
         self.loop.close()
+
+    def _stop(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+        self.loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         """Let another router have the address, take no new clients, answer what was asked, then stop."""
