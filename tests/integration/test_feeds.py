@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from fortdb.protocol.feeds import ChangeKind
 from fortdb.protocol.resp import pack
 from tests.support.rings import (
     keys_of_partition,
+    module_ring,
     partition_of,
     running_ring,
     status_of,
@@ -34,11 +34,7 @@ from tests.support.rings import (
 )
 from tests.support.waiting import eventually
 
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
-    with running_ring(tmp_path_factory.mktemp("ring"), routers=2) as made:
-        yield made
+ring = module_ring(routers=2)
 
 
 def take(feed: Feed, count: int, within_s: float = 30.0) -> list[Change]:

@@ -15,7 +15,7 @@ import pytest
 
 from fortdb.local.ports import free_ports
 from fortdb.local.ring import LocalRing
-from tests.support.rings import running_ring
+from tests.support.rings import module_ring
 from tests.support.waiting import eventually
 
 
@@ -83,10 +83,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
-    with running_ring(tmp_path_factory.mktemp("ring"), nodes=1) as made:
-        yield made
+ring = module_ring(nodes=1)
 
 
 def test_put_and_get_through_the_tunnel(server: Server, ring: LocalRing) -> None:

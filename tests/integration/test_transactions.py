@@ -29,6 +29,7 @@ from fortdb.torture.workload import Door
 from tests.support.rings import (
     holder_of,
     keys_of_partition,
+    module_ring,
     partition_of,
     running_ring,
     status_of,
@@ -37,11 +38,7 @@ from tests.support.rings import (
 from tests.support.waiting import eventually
 from tests.unit.client_servers import RedisServer, needs_redis, redis_server
 
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
-    with running_ring(tmp_path_factory.mktemp("ring"), routers=2) as running:
-        yield running
+ring = module_ring(routers=2)
 
 
 # --- beside a real Redis --------------------------------------------------------------------------------

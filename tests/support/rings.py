@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from fortdb.client import PartitionStatus, RingStatus
 from fortdb.client.health import Level, health_of
@@ -62,6 +65,17 @@ def running_ring(
         for process in ring.processes.values():
             process.resume()
             process.kill()
+
+
+def module_ring(**shape: Any) -> Any:
+    """A fixture `ring`, one for all tests of the module; `shape` as for `running_ring`."""
+
+    @pytest.fixture(scope="module")
+    def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
+        with running_ring(tmp_path_factory.mktemp("ring"), **shape) as running:
+            yield running
+
+    return ring
 
 
 def status_of(ring: LocalRing) -> RingStatus:
