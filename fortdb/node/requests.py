@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
 
 from fortdb.errors import Busy, FortError, NotLeader, Unavailable
 from fortdb.limits import HELD_REQUESTS_MAX
@@ -32,8 +31,6 @@ from fortdb.storage.keys import chain_key, transaction_range
 from fortdb.storage.values import PLAIN
 
 _ALL = 1 << 62
-
-H = TypeVar("H")
 
 
 class Requests:
@@ -69,8 +66,8 @@ class Requests:
         if (epoch and epoch < replica.epoch) or (replica.leading is None and epoch <= replica.epoch):
             slot.refuse(self._node.not_leader(replica), replica.epoch, replica.leader_name)
         elif hosted.held or epoch > replica.epoch or not self._is_ready(hosted, command, args):
-            held = Held(slot, command, args, request, epoch, self._deadline_ms())
-            self._hold(hosted.held, held, held)
+            if self._may_wait(slot):
+                hosted.held.append(Held(slot, command, args, request, epoch, self._deadline_ms()))
         elif hosted.plain_until_ms:
             self._run(hosted, slot, command, args, request)
         else:
@@ -117,10 +114,7 @@ class Requests:
         """A request for a partition that this node does not hold, or does not know yet that it holds."""
         if partition in self._elsewhere:
             slot.refuse(self._does_not_hold(), 0, None)
-        elif self.held_count >= HELD_REQUESTS_MAX:
-            slot.complete(Busy(f"{self.held_count} requests wait on {self._node.own.name} already").wire())
-        else:
-            self.held_count += 1
+        elif self._may_wait(slot):
             held = Held(slot, command, args, request, epoch, self._deadline_ms())
             self._early.setdefault(partition, []).append(held)
 
@@ -181,14 +175,13 @@ class Requests:
     def _deadline_ms(self) -> int:
         return self._loop.now_ms + self._node.settings.write_ms_max
 
-    def _hold(self, queue: deque[H], held: Held, item: H) -> None:
+    def _may_wait(self, slot: AnySlot) -> bool:
+        """Count one more request that waits; or, when there are too many, answer it."""
         if self.held_count >= HELD_REQUESTS_MAX:
-            held.slot.complete(
-                Busy(f"{self.held_count} requests wait on {self._node.own.name} already").wire()
-            )
-            return
+            slot.complete(Busy(f"{self.held_count} requests wait on {self._node.own.name} already").wire())
+            return False
         self.held_count += 1
-        queue.append(item)
+        return True
 
     def _unhold(self, hosted: Hosted) -> Held:
         self.held_count -= 1
@@ -239,8 +232,8 @@ class Requests:
         is_free = not is_held and all(apart(wanted, other) for _, other in hosted.waiting)
         if is_free or self._was_executed(hosted, held):
             self._run_held(hosted, held)
-        else:
-            self._hold(hosted.waiting, held, (held, wanted))
+        elif self._may_wait(held.slot):
+            hosted.waiting.append((held, wanted))
 
     def _run_held(self, hosted: Hosted, held: Held) -> None:
         """Run a request, and what waited for locks that it took away."""
