@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fortdb.local.ports import free_ports
+from rehearsal.simulated_aws import images
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
@@ -84,25 +85,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     if shutil.which("terraform") is None:
         pytest.skip("terraform is not installed")
     directory = tmp_path_factory.mktemp("aws")
-    images = [
-        {
-            "ami_id": "ami-0fd00000000000001",
-            "owner_id": "136693071363",
-            "name": "debian-12-amd64-20990101-0000",
-            "creation_date": "2099-01-01T00:00:00.000Z",
-            "description": "Debian 12",
-            "architecture": "x86_64",
-            "state": "available",
-            "public": True,
-            "image_location": "debian/debian-12",
-            "image_type": "machine",
-            "root_device_type": "ebs",
-            "root_device_name": "/dev/xvda",
-            "virtualization_type": "hvm",
-            "hypervisor": "xen",
-        }
-    ]
-    (directory / "images.json").write_text(json.dumps(images))
+    (directory / "images.json").write_text(json.dumps(images()))
     port = free_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     with (directory / "log").open("wb") as log:
