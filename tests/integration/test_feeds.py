@@ -104,6 +104,7 @@ def test_records_and_transactions(ring: LocalRing) -> None:
             assert transactions.next(0.5) is None
 
 
+@pytest.mark.chaos
 def test_a_feed_goes_on_over_failovers_moves_and_routers(tmp_path: Path) -> None:
     """Each value is there at least once, and those of a key in order, whatever was killed meanwhile."""
     with running_ring(tmp_path, nodes=3, routers=2) as ring:

@@ -340,6 +340,7 @@ def test_transfers_keep_the_total(ring: LocalRing, accounts: list[str]) -> None:
     assert bank.counts > 10 and bank.conflicts > 0
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("accounts", [TOGETHER, APART], ids=["together", "apart"])
 def test_transfers_keep_the_total_through_failovers(tmp_path: Path, accounts: list[str]) -> None:
     """Nodes and routers are killed and paused, and leaders moved, while transactions are under way."""
@@ -373,6 +374,7 @@ def test_transfers_keep_the_total_through_failovers(tmp_path: Path, accounts: li
         eventually("no lock is left", lambda: _locks(ring) == 0)
 
 
+@pytest.mark.chaos
 def test_lists_are_strictly_serializable_through_failovers(tmp_path: Path) -> None:
     """As the torture judges them: by the cycles among what transactions read and appended."""
     with running_ring(tmp_path, routers=2) as ring:
