@@ -20,7 +20,11 @@ TRANSACTION_BYTES_MAX = (
 )  # of its commands; of the effects and answers of a part, in one entry
 TRANSACTION_MS_MAX = 2 * 30_000  # from its beginning to its decision; twice as long as a router asks
 TRACE_AGE_MS = 1_000  # of what a transaction left behind before somebody else finishes it
-TRACES_MAX = 1_000  # told at once to one router
+FINISH_AGE_MS = (
+    3_000  # before a node does so itself: a router that lives knows which it leads itself, and comes first
+)
+TRACES_MAX = 1_000  # of a partition, met at once
+FINISHING_MAX = 1_000  # by one process at once; what is more is met again in a moment
 DECISIONS_MAX = 100_000  # remembered by a partition; each has an end, see `TRANSACTION_MS_MAX`
 WATCHED_KEYS_MAX = 10_000  # of one connection
 WATCHED_BYTES_MAX = 1024 * 1024  # of those keys

@@ -45,7 +45,28 @@ class Gather:
                 self._slot.complete(self._join([reply for reply in self._replies if reply is not None]))
 
 
-class Part:
+class PlainSlot:
+    """A slot of a request without an id: nobody repeats it, so that what became of it is an answer."""
+
+    __slots__ = ()
+
+    def complete(self, reply: bytes) -> None:
+        """The reply."""
+        raise NotImplementedError
+
+    def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Not executed."""
+        self.complete(error.wire())
+
+    def abandon(self, error: FortError, epoch: int, leader: str | None) -> None:
+        """Perhaps executed; the error says so."""
+        self.complete(error.wire())
+
+    def drop(self) -> None:
+        """Never happens: only requests with ids have copies."""
+
+
+class Part(PlainSlot):
     """One part of a gathered answer; a slot like any other."""
 
     __slots__ = ("gather", "index")
@@ -58,16 +79,18 @@ class Part:
         """The reply of this part."""
         self.gather.arrived(self.index, reply)
 
-    def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:
-        """Not executed."""
-        self.complete(error.wire())
 
-    def abandon(self, error: FortError, epoch: int, leader: str | None) -> None:
-        """Perhaps executed; the error says so."""
-        self.complete(error.wire())
+class Then(PlainSlot):
+    """Takes a reply and goes on with it; a slot like any other."""
 
-    def drop(self) -> None:
-        """Never happens: parts carry no request ids."""
+    __slots__ = ("_go_on",)
+
+    def __init__(self, go_on: Callable[[bytes], None]) -> None:
+        self._go_on = go_on
+
+    def complete(self, reply: bytes) -> None:
+        """Go on with the reply."""
+        self._go_on(reply)
 
 
 def sum_of(replies: list[bytes]) -> bytes:

@@ -33,6 +33,18 @@ def front_metrics(front: Front, requests: Mapping[str, int], errors: Mapping[str
     yield gauge("fortdb_connections", "Client connections open", len(front.connections))
 
 
+def finished_metric(finished: Mapping[str, int]) -> CounterMetricFamily:
+    """What was done about transactions of routers that are gone (`net/recovery.py`)."""
+    family = CounterMetricFamily(
+        "fortdb_transactions_finished",
+        "Parts and commits of transactions that others left and this process brought to their end",
+        labels=["outcome"],
+    )
+    for outcome, count in finished.items():
+        family.add_metric([outcome], count)
+    return family
+
+
 def gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
     """A gauge without labels."""
     return GaugeMetricFamily(name, documentation, value=value)

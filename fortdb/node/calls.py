@@ -1,20 +1,21 @@
-"""Commands to the node itself, which routers pass on for operators and for stale reads."""
+"""Commands to the node itself: what routers pass on for operators and for stale reads, and what finishes transactions."""
 
 from __future__ import annotations
 
-from fortdb.errors import BadRequest, FortError
+from fortdb.errors import BadRequest, FortError, NotLeader
+from fortdb.limits import TRACE_AGE_MS
 from fortdb.node.control import Control
 from fortdb.node.describe import describe_node, describe_partition
-from fortdb.node.locks import Prepared, Trace
 from fortdb.node.service import NodeService
 from fortdb.node.slots import CallSlot
-from fortdb.protocol.commands import CommandKind, lookup
+from fortdb.protocol.commands import INTERNAL, CommandKind, check_arity, lookup
 from fortdb.protocol.resp import OK, array, bulk, integer
+from fortdb.protocol.transactions import REPEATABLE
 
 
 class Calls:
-    """`REPLICAS`, `REPLICA partition-id`, `KEYSPACES`, `TRACES`, `LEADER MOVE partition node`,
-    `CHANGES partition-id after ...`, `STALE partition-id command...`."""
+    """`REPLICAS`, `REPLICA partition-id`, `KEYSPACES`, `TRACES`, `SETTLE partition-id command...`,
+    `LEADER MOVE partition node`, `CHANGES partition-id after ...`, `STALE partition-id command...`."""
 
     def __init__(self, service: NodeService, control: Control) -> None:
         self._service = service
@@ -35,7 +36,10 @@ class Calls:
             case ["REPLICA", partition] if partition.isdigit():
                 slot.complete(bulk(describe_partition(self._service, int(partition))))
             case ["TRACES"]:
-                slot.complete(array([_trace(trace) for trace in self._service.requests.traces()]))
+                traces = self._service.requests.traces(TRACE_AGE_MS)
+                slot.complete(array([trace.encode() for trace in traces]))
+            case ["SETTLE", partition, *_] if partition.isdigit() and len(args) > 2:
+                self._settle(slot, int(partition), args[2:])
             case ["CHANGES", _, _, _] if len(args) > 5:
                 self._service.changes.ask(slot, args)
             case ["KEYSPACES"]:
@@ -51,6 +55,19 @@ class Calls:
             case _:
                 raise BadRequest(f"unknown call {words[:1]}")
 
+    def _settle(self, slot: CallSlot, partition: int, args: list[bytes]) -> None:
+        """A step of the recovery of a transaction; another node asks, without an id, for what may be repeated."""
+        command = INTERNAL.get(args[0].decode("utf-8", "replace"))
+        if command is None or command.name not in REPEATABLE:
+            raise BadRequest(f"SETTLE takes {', '.join(REPEATABLE)}")
+        wrong = check_arity(command, args)
+        if wrong is not None:
+            raise wrong
+        hosted = self._service.hosted.get(partition)
+        if hosted is None:
+            raise NotLeader(f"{self._service.own.name} does not hold partition {partition}")
+        self._service.requests.submit(hosted, slot, command, args)
+
     def _stale(self, partition: int, args: list[bytes]) -> bytes:
         hosted = self._service.hosted.get(partition)
         command = lookup(args[0])
@@ -58,14 +75,3 @@ class Calls:
         if hosted is None or command is None or not may_read:
             raise BadRequest(f"{self._service.own.name} cannot read from partition {partition}")
         return self._service.runner.stale(hosted, command, args)
-
-
-def _trace(trace: Trace) -> bytes:
-    """`partition id began PREPARED home`, or `... COMMITTED participants`."""
-    record = trace.record
-    if isinstance(record, Prepared):
-        kind, others = b"PREPARED", [record.home]
-    else:
-        kind, others = b"COMMITTED", list(record.participants)
-    fields = [b"%d" % trace.partition, trace.transaction, b"%d" % record.began_ms, kind]
-    return array([bulk(field) for field in [*fields, b",".join(b"%d" % other for other in others)]])

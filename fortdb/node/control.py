@@ -29,7 +29,7 @@ from fortdb.node.service import NodeService
 from fortdb.replication.election import elect, first_record, preferred_leader
 from fortdb.replication.leader import Leader
 from fortdb.ring.moves import next_step
-from fortdb.ring.tokens import TokenMap
+from fortdb.ring.tokens import TokenMap, partition_name
 from fortdb.storage.engine import ReplicaState
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,7 @@ class Control:
         self._name = service.own.name
         self._records: dict[str, PartitionRecord] = {}
         self._addresses: dict[str, str] = {}
+        self._asked: frozenset[str] = frozenset()
         self._tokens: TokenMap | None = None
         self._layout_version = 0
         self._electing: set[str] = set()
@@ -203,9 +204,20 @@ class Control:
             return None
         return self._tokens.by_name(name)
 
+    def leader_of(self, partition: int) -> str:
+        """Who leads a partition by the newest record; empty if nobody does."""
+        record = self._records.get(partition_name(partition))
+        return (record.leader if record is not None else None) or ""
+
+    def reach(self, nodes: frozenset[str]) -> None:
+        """Keep links to these nodes, too."""
+        if nodes != self._asked:
+            self._asked = nodes
+            self._connect()
+
     def _connect(self) -> None:
-        """Links to every node that follows something this node leads, or soon may."""
-        wanted: set[str] = set()
+        """Links to every node that follows something this node leads, or soon may, and to those that are asked."""
+        wanted: set[str] = set(self._asked)
         for hosted in self._service.hosted.values():
             record = self._records.get(hosted.replica.name)
             if record is not None:

@@ -15,6 +15,8 @@ from hiredis import Reader
 
 from fortdb.errors import BadRequest, StorageFailed
 from fortdb.native import bind, lane
+from fortdb.net.calls import PendingCalls
+from fortdb.net.gather import Completes
 from fortdb.net.peer import Greeting, Link, Peer
 from fortdb.net.tls import Context, Transport
 from fortdb.node.core import NodeCore
@@ -66,6 +68,7 @@ class Links:
         self._requests = requests
         self.call: Callable[[CallSlot, list[bytes]], None] = lambda slot, args: None
         self._followers: dict[str, Link] = {}
+        self._calls = PendingCalls(node.loop)
         self._incarnations: dict[str, str] = {}  # of followers whose link is up
         self.leaders: dict[str, Peer] = {}  # nodes that dialled us
         self.secure: Context | None = None  # TLS to followers, if set
@@ -134,6 +137,7 @@ class Links:
                 self._node.touch(hosted)
 
     def _link_down(self, link: Link) -> None:
+        self._calls.link_down(link.name)
         self._incarnations.pop(link.name, None)
         for hosted in self._node.hosted.values():
             if hosted.replica.leading is not None:
@@ -164,6 +168,10 @@ class Links:
                 peer.write(encode(message))
         outbox.clear()
 
+    def ask(self, other: str, args: list[bytes], slot: Completes) -> None:
+        """A command to another node itself; `slot` gets its answer, or an error if there is none in time."""
+        self._calls.call(other, self._followers.get(other), args, slot, self._node.settings.write_ms_max)
+
     def heartbeat(self, now_ms: int, lease_ms: int) -> None:
         """Renew the followers' promises and tell them what is committed."""
         claims: dict[str, list[Claim]] = {name: [] for name in self._incarnations}
@@ -193,6 +201,9 @@ class Links:
 
     def _heard_follower(self, link: Link, kind: int, body: bytes) -> None:
         node = self._node
+        if kind == Type.RETURN:
+            self._calls.returned(body)
+            return
         message = decode(kind, body)
         if isinstance(message, HeartbeatAck):
             until_ms = message.sent_ms + node.settings.lease_ttl_ms

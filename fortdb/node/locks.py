@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
-from fortdb.limits import TRACE_AGE_MS, TRACES_MAX
+from fortdb.limits import TRACES_MAX
+from fortdb.protocol.transactions import Trace
 from fortdb.replication.entries import PUT, Operation, decode_entry, encode_entry, encode_operation
 from fortdb.storage.keys import transaction_of
 from fortdb.storage.values import encode_value, payload_of
@@ -117,15 +118,6 @@ def decode(stored: bytes) -> Prepared | Decision:
     return Prepared(began_ms, home, tuple(keys), tuple(decode_entry(payload[at:], 0).operations))
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What an old transaction left in a partition, for whoever finishes it."""
-
-    partition: int
-    transaction: bytes
-    record: Prepared | Decision
-
-
 class LockTable:
     """A partition's records in memory, for as long as one leader leads."""
 
@@ -167,15 +159,18 @@ class LockTable:
             for key in prepared.keys:
                 del self.locked[key]
 
-    def old(self, partition: int, now_ms: int) -> list[Trace]:
-        """What somebody should finish: parts without a fate, and commits of which not all parts may know."""
+    def old(self, partition: int, until_ms: int) -> list[Trace]:
+        """What somebody should finish, heard of before a moment: parts without a fate, and commits of which not
+        all parts may know."""
         found: list[Trace] = []
         for transaction, since_ms in self.since_ms.items():  # the oldest first
-            if now_ms - since_ms < TRACE_AGE_MS or len(found) >= TRACES_MAX:
+            if since_ms > until_ms or len(found) >= TRACES_MAX:
                 break
-            record = self.prepared.get(transaction) or self.decisions.get(transaction)
-            if isinstance(record, Prepared) or (record is not None and record.participants):
-                found.append(Trace(partition, transaction, record))
+            prepared, decision = self.prepared.get(transaction), self.decisions.get(transaction)
+            if prepared is not None:
+                found.append(Trace(partition, transaction, prepared.began_ms, False, (prepared.home,)))
+            elif decision is not None and decision.participants:
+                found.append(Trace(partition, transaction, decision.began_ms, True, decision.participants))
         return found
 
     def over(self, time_ms: int, count: int) -> list[bytes]:

@@ -45,6 +45,7 @@ from fortdb.node.calls import Calls
 from fortdb.node.clients import NodeClients
 from fortdb.node.control import Control
 from fortdb.node.core import Settings
+from fortdb.node.finisher import Finisher
 from fortdb.node.metrics import node_metrics
 from fortdb.node.service import NodeService
 from fortdb.storage.identity import Identity, former_incarnation, mark_clean, open_directory
@@ -128,6 +129,7 @@ class Node:
         )
         self.control = Control(self.service, self.session, dict(engine.states()))
         self.service.links.call = Calls(self.service, self.control)
+        self.finisher = Finisher(self.service, self.control.leader_of, self.control.reach)
         clients = NodeClients(self.service, self._information, lambda: redis_settings(self.front))
         self.front = Front(
             self.loop,
@@ -192,7 +194,7 @@ class Node:
         self.service.check_disk(partial(self._engine.check_room, self._config.storage.disk_free_bytes_min))
 
     def _metrics(self) -> list[Metric]:
-        return [*node_metrics(self.service, self.front), *self.security.metrics()]
+        return [*node_metrics(self.service, self.front, self.finisher.recovery), *self.security.metrics()]
 
     def _ready(self) -> Health:
         service = self.service

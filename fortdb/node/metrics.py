@@ -11,11 +11,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from fortdb.net.front import Front
-from fortdb.net.metrics import front_metrics, gauge
+from fortdb.net.metrics import finished_metric, front_metrics, gauge
+from fortdb.net.recovery import Recovery
 from fortdb.node.service import NodeService
 
 
-def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
+def node_metrics(service: NodeService, front: Front, recovery: Recovery) -> Iterable[Metric]:
     """All families of a node."""
     total = service.runner.requests_total
     gets, sets = service.links.plain_counts
@@ -49,6 +50,7 @@ def node_metrics(service: NodeService, front: Front) -> Iterable[Metric]:
         "Outcomes of such transactions that are remembered here",
         sum(len(table.decisions) for table in tables),
     )
+    yield finished_metric(recovery.finished)
     changes = CounterMetricFamily("fortdb_leader_changes", "Times this node began to lead a partition")
     changes.add_metric([], service.leader_changes_total)
     yield changes

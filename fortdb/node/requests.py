@@ -20,11 +20,12 @@ from fortdb.node import transactions
 from fortdb.node.core import NodeCore
 from fortdb.node.hosted import Held, Hosted
 from fortdb.node.ledger import Ledger
-from fortdb.node.locks import Ahead, LockTable, Trace, apart, meets
+from fortdb.node.locks import Ahead, LockTable, apart, meets
 from fortdb.node.runner import Runner
 from fortdb.node.slots import AnySlot, RequestSlot
 from fortdb.protocol.commands import Command
 from fortdb.protocol.resp import NIL
+from fortdb.protocol.transactions import Trace
 from fortdb.replication.entries import RequestId
 from fortdb.replication.leader import Leader
 from fortdb.storage.keys import chain_key, transaction_range
@@ -276,6 +277,12 @@ class Requests:
         hosted.look_at_locks()
         self._loop.tick_again()
 
+    def refuse_waiting(self, hosted: Hosted) -> None:
+        """This node does not lead the partition: who waits for locks may ask the next leader. (Nothing else looks
+        after them when a lead was handed over.)"""
+        if hosted.waiting:
+            self._release_waiting(hosted)
+
     def _time_out_waiting(self, hosted: Hosted) -> None:
         while hosted.waiting and hosted.waiting[0][0].deadline_ms <= self._loop.now_ms:
             held, wanted = hosted.waiting.popleft()
@@ -284,8 +291,8 @@ class Requests:
             self._node.fail(
                 held.slot,
                 Unavailable(
-                    f"a transaction holds key {key[:64].decode('utf-8', 'backslashreplace')!r} for too long, as no router"
-                    " finishes it; the request was not executed"
+                    f"a transaction holds key {key[:64].decode('utf-8', 'backslashreplace')!r} for too long, as its"
+                    " outcome cannot be learned yet; the request was not executed"
                 ),
             )
 
@@ -297,11 +304,12 @@ class Requests:
         outline = self._engine.get(chain_key(hosted.replica.partition, 0))
         hosted.ledger = Ledger(hosted.replica.partition, outline, self._loop.now_ms)
 
-    def traces(self) -> list[Trace]:
-        """What old transactions left in partitions that this node leads, for a router to finish."""
+    def traces(self, age_ms: int) -> list[Trace]:
+        """What transactions of that age left in partitions that this node leads, for somebody to finish."""
+        until_ms = self._loop.now_ms - age_ms
         return [
             trace
             for partition, hosted in self._node.hosted.items()
             if hosted.serve_until_ms > self._loop.now_ms
-            for trace in hosted.locks.old(partition, self._loop.now_ms)
+            for trace in hosted.locks.old(partition, until_ms)
         ]

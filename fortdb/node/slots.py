@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from fortdb.errors import FortError
 from fortdb.native import bind
+from fortdb.net.gather import PlainSlot
 from fortdb.net.peer import Peer
 from fortdb.replication.messages import Status, Type, encode_call, encode_reply
 
@@ -60,11 +61,14 @@ class RequestSlot:
 bind(RequestSlot)
 
 
-class CallSlot(NamedTuple):
+class CallSlot(PlainSlot):
     """Where the answer to a call goes."""
 
-    peer: Peer
-    number: int
+    __slots__ = ("number", "peer")
+
+    def __init__(self, peer: Peer, number: int) -> None:
+        self.peer = peer
+        self.number = number
 
     def complete(self, reply: bytes) -> None:
         """The reply, RESP-encoded."""

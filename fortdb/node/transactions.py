@@ -16,7 +16,7 @@ Over several partitions a router leads through two phases (`router/transactions.
 *home*, `prepare`: they execute their part, answer, keep the effects in a record and lock the keys. The home then
 executes its own part and decides, in one entry (`commit`): that entry is the moment at which all is executed. The
 others `finish`: they show the effects, or forget them, and unlock. If nobody commits, whoever asks the home for
-the decision makes one (`resolve`): abort, in a record that refuses a commit which comes late. Such a record is
+the decision (`net/recovery.py`) makes one (`resolve`): abort, in a record that refuses a commit which comes late. Such a record is
 kept until the time in the home's log is so late that the commit is refused for its age: both are compared with
 the same log, so no two clocks have to agree. Sources: two-phase commit with the last agent as coordinator, Gray
 and Reuter 1993, section 10.4; decisions as replicated records that anybody may resolve: Percolator 2010,

@@ -47,6 +47,7 @@ class Upkeep:
             else:
                 hosted.proposed.clear()
                 self._trim(hosted, None)
+                self._requests.refuse_waiting(hosted)
             self._requests.time_out(hosted)
 
     def _may_clean_up(self, hosted: Hosted, leader: Leader) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fortdb.errors import BadRequest, Discarded, FortError
 from fortdb.limits import (
@@ -23,7 +24,7 @@ from fortdb.limits import (
 )
 from fortdb.protocol.arguments import ends_with_acknowledgement, ends_with_receipt
 from fortdb.protocol.commands import RECEIPTED, Command, CommandKind, keys_of, lookup
-from fortdb.protocol.resp import array
+from fortdb.protocol.resp import array, bulk
 from fortdb.protocol.scatter import split
 
 AT_ONCE = frozenset({"MULTI", "EXEC", "DISCARD", "WATCH", "QUIT", "RESET"})
@@ -193,8 +194,37 @@ def _count(text: bytes) -> int:
     return int(text)
 
 
+REPEATABLE = ("RESOLVE", "FINISH", "FORGET")
+"""Internal commands that change nothing more when they are executed again."""
+
 BUNDLE_AT = {"EXEC": 1, "PREPARE": 4, "COMMIT": 4}
 """Where in the arguments of internal commands an encoded transaction begins."""
+
+
+class Trace(NamedTuple):
+    """What an old transaction over several partitions left in one of them, for whoever finishes it: a prepared
+    part, then `others` is its home, or a commit, which not all of `others` may know."""
+
+    partition: int
+    transaction: bytes
+    began_ms: int
+    is_commit: bool
+    others: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        """As an element of the answer to `TRACES`: `partition id began PREPARED home`, or `... COMMITTED
+        participants`."""
+        kind = b"COMMITTED" if self.is_commit else b"PREPARED"
+        others = b",".join(b"%d" % other for other in self.others)
+        fields = [b"%d" % self.partition, self.transaction, b"%d" % self.began_ms, kind, others]
+        return array([bulk(field) for field in fields])
+
+    @staticmethod
+    def decode(fields: list[bytes]) -> Trace:
+        """From the parsed element."""
+        partition, transaction, began_ms, kind, others = fields
+        parts = tuple(int(other) for other in others.split(b","))
+        return Trace(int(partition), transaction, int(began_ms), kind == b"COMMITTED", parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from fortdb.net.front import Front
-from fortdb.net.metrics import front_metrics, gauge
+from fortdb.net.metrics import finished_metric, front_metrics, gauge
 from fortdb.router.service import RouterService
 
 
@@ -25,6 +25,7 @@ def router_metrics(service: RouterService, front: Front) -> Iterable[Metric]:
     for outcome, count in service.coordinator.outcomes.items():
         transactions.add_metric([outcome], count)
     yield transactions
+    yield finished_metric(service.coordinator.recovery.finished)
     yield gauge("fortdb_links_up", "Nodes this router is connected to", _links_up(service))
 
 

@@ -18,6 +18,7 @@ from fortdb.errors import BadRequest, FortError, Unavailable
 from fortdb.limits import KEY_BYTES_MAX
 from fortdb.model import ClusterView, NodeState
 from fortdb.native import bind, lane
+from fortdb.net.calls import PendingCalls
 from fortdb.net.feeds import Asked, Feeds
 from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Completes, Gather, Part, sum_of
@@ -34,9 +35,7 @@ from fortdb.protocol.transactions import Bundle, distribute
 from fortdb.replication.messages import (
     Status,
     Type,
-    decode_call,
     decode_reply,
-    encode_call,
 )
 from fortdb.ring.tokens import TokenMap, token_of
 from fortdb.router.channels import Channel, Unanswered
@@ -87,8 +86,7 @@ class RouterService:
         self.deadline_ms = deadline_ms
         self._settings = settings
         self._information = information
-        self._calls: dict[int, tuple[str, Completes]] = {}
-        self._next_call = 1
+        self._calls = PendingCalls(loop)
         self.coordinator = Coordinator(self, self._own.session)
         self.feeds = Feeds(loop, self, deadline_ms, knows_leaders=True)
         loop.call_every(_SWEEP_MS, self._sweep)
@@ -144,10 +142,7 @@ class RouterService:
             channel.link_up(link.name, link)
 
     def _link_down(self, link: Link) -> None:
-        for number, (node, slot) in list(self._calls.items()):
-            if node == link.name:
-                del self._calls[number]
-                slot.complete(Unavailable(f"the connection to {node} broke").wire())
+        self._calls.link_down(link.name)
 
     # --- clients -----------------------------------------------------------------------------------
 
@@ -305,21 +300,7 @@ class RouterService:
     def call(self, node: str, args: list[bytes], slot: Completes, within_ms: int | None = None) -> None:
         """A command to a node itself; `slot` gets its answer, or an error if the link breaks or there is none in
         time."""
-        number = self._call(node, args, slot)
-        if number:
-            self.loop.call_later(within_ms or self.deadline_ms, partial(self._call_timed_out, number))
-
-    def _call(self, node: str, args: list[bytes], slot: Completes) -> int:
-        """The number of a call, 0 if the node cannot be reached and `slot` knows it."""
-        link = self.links.get(node)
-        if link is None or not link.is_up:
-            slot.complete(Unavailable(f"{node} cannot be reached").wire())
-            return 0
-        number = self._next_call
-        self._next_call += 1
-        self._calls[number] = (node, slot)
-        link.write(encode_call(number, pack(args)))
-        return number
+        self._calls.call(node, self.links.get(node), args, slot, within_ms or self.deadline_ms)
 
     def leader_of(self, partition: int) -> object:
         """Who leads a partition, as far as this router knows, and in which epoch."""
@@ -328,16 +309,8 @@ class RouterService:
 
     def ask_changes(self, partition: int, args: list[bytes], slot: Asked) -> Callable[[], None]:
         """Ask a partition's leader for changes; feeds look after the time themselves."""
-        number = self._call(self.channels[partition].leader or "nobody", args, slot)
-        return lambda: self._forget_call(number)
-
-    def _forget_call(self, number: int) -> None:
-        self._calls.pop(number, None)
-
-    def _call_timed_out(self, number: int) -> None:
-        node, slot = self._calls.pop(number, ("", None))
-        if slot is not None:
-            slot.complete(Unavailable(f"{node} did not answer in time").wire())
+        leader = self.channels[partition].leader or "nobody"
+        return partial(self._calls.forget, self._calls.ask(leader, self.links.get(leader), args, slot))
 
     # --- what nodes say ----------------------------------------------------------------------------------
 
@@ -354,10 +327,7 @@ class RouterService:
             elif status == Status.NOT_LEADER:
                 self._heard_hint(channel, reply)
         elif kind == Type.RETURN:
-            number, reply = decode_call(body)
-            _, slot = self._calls.pop(number, ("", None))
-            if slot is not None:
-                slot.complete(reply)
+            self._calls.returned(body)
         else:
             raise BadRequest(f"a node does not send frames of type {kind} to a router")
 

@@ -9,8 +9,7 @@ lower ones, so that no two transactions ever wait for each other (ordered resour
 
 The requests go through the partitions' channels, which repeat them to the next leader under the same id: a
 failover at any point is but a delay. A router that dies leaves traces: prepared parts and commits. Each
-router asks every node for traces older than `TRACE_AGE_MS`, asks the home for the decision, and finishes. Several
-may do so at once, and the first router may be alive and late: the home decides once.
+router asks every node for traces older than `TRACE_AGE_MS` and finishes them (`net/recovery.py`).
 
 A transaction that was given up because it took too long is begun anew, until its client's deadline.
 """
@@ -26,9 +25,10 @@ from hiredis import Reader
 
 from fortdb.errors import Aborted, BadRequest, OutcomeUnknown, Unavailable
 from fortdb.limits import REPLY_BYTES_MAX, TRANSACTION_BYTES_MAX
-from fortdb.net.gather import Completes, Gather
-from fortdb.protocol.resp import EMPTY_ARRAY, NIL_ARRAY, OK, pack
-from fortdb.protocol.transactions import Distributed
+from fortdb.net.gather import Completes, Then
+from fortdb.net.recovery import Recovery
+from fortdb.protocol.resp import EMPTY_ARRAY, NIL_ARRAY, pack
+from fortdb.protocol.transactions import Distributed, Trace
 from fortdb.router.channels import Unanswered
 
 if TYPE_CHECKING:
@@ -47,25 +47,14 @@ _UNKNOWN = f"-{OutcomeUnknown.code} ".encode()
 _ABORTED = f"-{Aborted.code} ".encode()
 
 
-class _Then:
-    """Takes a reply and goes on with it; a slot like any other."""
-
-    __slots__ = ("complete",)
-
-    def __init__(self, go_on: Callable[[bytes], None]) -> None:
-        self.complete = go_on
-
-
 class Coordinator:
     """The transactions that this router leads, and the traces that it finishes."""
 
     def __init__(self, router: RouterService, session: int) -> None:
         self.router = router
         self.running: set[bytes] = set()
-        self.outcomes = dict.fromkeys(
-            ("committed", "refused", "given up", "unknown", "finished for others"), 0
-        )
-        self._finishing: set[tuple[int, bytes]] = set()
+        self.outcomes = dict.fromkeys(("committed", "refused", "given up", "unknown"), 0)
+        self.recovery = Recovery(self.ask)
         self._ids = (session.to_bytes(8) + number.to_bytes(8) for number in itertools.count(1))
         router.loop.call_every(_ASK_MS, self._ask_for_traces)
 
@@ -82,91 +71,28 @@ class Coordinator:
     ) -> None:
         """A request to a partition's leader; `then` gets its reply."""
         deadline_ms = deadline_ms or self.router.loop.now_ms + self.router.deadline_ms
-        self.router.channels[partition].send(Unanswered(pack(words), _Then(then), True, deadline_ms))
-
-    def finish(
-        self, transaction: bytes, decision: bytes, parts: list[int], done: Callable[[bool], None]
-    ) -> None:
-        """Let parts do as was decided; `done` hears whether all did. What did not has left a trace."""
-
-        def finished(replies: list[bytes]) -> bytes:
-            done(all(reply == OK for reply in replies))
-            return OK
-
-        gather = Gather(_Then(lambda reply: None), len(parts), finished)
-        for index, part in enumerate(parts):
-            self.ask(part, [b"FINISH", transaction, decision], gather.part(index).complete)
-
-    def abort(self, transaction: bytes, parts: list[int]) -> None:
-        """Let parts forget their effects. The home knows nothing of the transaction."""
-        self.finish(transaction, b"ABORT", parts, lambda all_did: None)
-
-    def committed(
-        self,
-        transaction: bytes,
-        participants: list[int],
-        home: int,
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Let all participants show their effects, and the home forget the decision then."""
-
-        def shown(all_did: bool) -> None:
-            done()
-            if all_did:
-                self.ask(home, [b"FORGET", transaction], lambda reply: None)
-
-        self.finish(transaction, b"COMMIT", participants, shown)
-
-    def resolve(
-        self,
-        transaction: bytes,
-        began_ms: int,
-        home: int,
-        parts: list[int],
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Let parts do as the home has decided, or decides now. It goes on remembering a commit: there may be
-        other parts."""
-
-        def decided(reply: bytes) -> None:
-            if reply[:1] == b"+":
-                self.finish(transaction, reply[1:-2], parts, lambda all_did: done())
-            else:
-                done()
-
-        self.ask(home, [b"RESOLVE", transaction, b"%d" % began_ms], decided)
+        self.router.channels[partition].send(Unanswered(pack(words), Then(then), True, deadline_ms))
 
     # --- traces of others -----------------------------------------------------------------------------
 
     def _ask_for_traces(self) -> None:
         for name, link in self.router.links.items():
             if link.is_up:
-                self.router.call(name, [b"TRACES"], _Then(self._heard_traces))
+                self.router.call(name, [b"TRACES"], Then(self._heard_traces))
 
     def _heard_traces(self, reply: bytes) -> None:
         if reply[:1] != b"*" or reply == EMPTY_ARRAY:
             return
         reader = Reader()
         reader.feed(reply)
-        for partition, transaction, began_ms, kind, others in reader.gets():
-            parts = [int(part) for part in others.split(b",")]
-            self._heard_trace(int(partition), transaction, int(began_ms), kind, parts)
-
-    def _heard_trace(
-        self, partition: int, transaction: bytes, began_ms: int, kind: bytes, others: list[int]
-    ) -> None:
-        place = (partition, transaction)
-        if transaction in self.running or place in self._finishing:
-            return
-        if not self.router.channels.keys() >= {partition, *others}:
-            return  # the layout is not here yet
-        self._finishing.add(place)
-        self.outcomes["finished for others"] += 1
-        done = partial(self._finishing.discard, place)
-        if kind == b"PREPARED":
-            self.resolve(transaction, began_ms, others[0], [partition], done)
-        else:
-            self.committed(transaction, others, partition, done)
+        for fields in reader.gets():
+            trace = Trace.decode(fields)
+            is_known = self.router.channels.keys() >= {
+                trace.partition,
+                *trace.others,
+            }  # or the layout is not here yet
+            if is_known and trace.transaction not in self.running:
+                self.recovery.meet(trace)
 
 
 class _Run:
@@ -227,22 +153,22 @@ class _Run:
     def _decided(self, reply: bytes) -> None:
         coordinator = self._coordinator
         if reply.startswith(_UNKNOWN):
-            coordinator.resolve(self._id, int(self._began), self._home, self._others)
+            coordinator.recovery.resolve(self._id, int(self._began), self._home, self._others)
             self._end("unknown", reply)
         elif reply.startswith(_ABORTED) and coordinator.router.loop.now_ms < self._deadline_ms:
-            coordinator.abort(self._id, self._asked)
+            coordinator.recovery.abort(self._id, self._asked)
             coordinator.running.discard(self._id)
             self.start()
         elif reply == NIL_ARRAY or reply[:1] != b"*":
             self._give_up(reply)
         else:
             self._replies[self._home] = reply
-            coordinator.committed(self._id, self._others, self._home)
+            coordinator.recovery.committed(self._id, self._others, self._home)
             self._end("committed", self._distributed.join(self._replies))
 
     def _give_up(self, reply: bytes) -> None:
         """It was not committed and never will be: only this router could."""
-        self._coordinator.abort(self._id, self._asked)
+        self._coordinator.recovery.abort(self._id, self._asked)
         if reply.startswith((_UNKNOWN, _ABORTED)):
             sentence = reply.partition(b" ")[2].decode("utf-8", "replace")
             reply = Unavailable(f"{sentence.strip()} (nothing of the transaction was executed)").wire()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,6 +23,8 @@ SMALL: Settings = {
     "coordinator": {"lease_ttl_ms": LEASE_MS},
     "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
 }
+
+R = TypeVar("R", bound=LocalRing)
 
 _numbers = itertools.count(1)
 
@@ -40,20 +42,28 @@ def running_ring(
     tls: bool = False,
 ) -> Iterator[LocalRing]:
     """A healthy ring; every process of it is killed at the end."""
-    ring = LocalRing(
-        directory,
-        Shape(
-            nodes=nodes,
-            partitions=partitions,
-            routers=routers,
-            port=free_ring_port(),
-            etcd=etcd,
-            cluster=f"test-{os.getpid()}-{next(_numbers)}",
-            node_settings=node,
-            router_settings=router or {},
-            tls=tls,
-        ),
+    shape = small_shape(
+        nodes=nodes,
+        partitions=partitions,
+        routers=routers,
+        etcd=etcd,
+        node_settings=node,
+        router_settings=router or {},
+        tls=tls,
     )
+    with kept_up(LocalRing(directory, shape)) as ring:
+        yield ring
+
+
+def small_shape(**parts: Any) -> Shape:
+    """Of a ring for tests, on ports that nobody has, as far as `parts` (of `Shape`) do not say otherwise."""
+    usual = {"partitions": 6, "node_settings": SMALL, "cluster": f"test-{os.getpid()}-{next(_numbers)}"}
+    return Shape(**{**usual, "port": free_ring_port(), **parts})
+
+
+@contextmanager
+def kept_up(ring: R) -> Iterator[R]:
+    """Starts the ring; every process of it is killed at the end."""
     try:
         ring.up()
         yield ring

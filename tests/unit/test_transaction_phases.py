@@ -10,13 +10,22 @@ import hiredis
 import pytest
 
 from fortdb.limits import TRACE_AGE_MS, TRANSACTION_MS_MAX
+from fortdb.model import PartitionRecord
+from fortdb.net.gather import Then
 from fortdb.node import service as service_module
 from fortdb.node import transactions as node_transactions
 from fortdb.protocol.commands import TABLE
 from fortdb.protocol.resp import pack
-from fortdb.replication.messages import FrameReader
+from fortdb.replication.messages import FrameReader, Type, decode_call, encode_call
 from fortdb.router import transactions as router_transactions
-from tests.unit.transaction_simulation import DEADLINE_MS, PARTITIONS, Answer, World, keys_in
+from tests.unit.transaction_simulation import (
+    DEADLINE_MS,
+    PARTITIONS,
+    Answer,
+    SimulatedRouter,
+    World,
+    keys_in,
+)
 
 A, B, C = (keys_in(partition, 1)[0] for partition in range(PARTITIONS))
 ACCOUNTS = [key for partition in range(PARTITIONS) for key in keys_in(partition, 2)]
@@ -131,25 +140,42 @@ def test_the_node_dies_after_every_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("node_too", [False, True])
-def test_the_router_dies_after_every_step(tmp_path: Path, node_too: bool) -> None:
-    """Others finish what it left, the one way or the other."""
-    steps, done, totals = 0, False, set()
+@pytest.mark.parametrize("routers_left", [True, False])
+def test_the_router_dies_after_every_step(tmp_path: Path, node_too: bool, routers_left: bool) -> None:
+    """Others finish what it left, the one way or the other: routers, or the node, if there is none."""
+    steps, done = 0, False
+    totals: set[int] = set()
+    node_finished: set[int] = set()
     while not done:
-        world, chance = World(tmp_path / f"{steps}"), Random(3)
+        world, chance = World(tmp_path / f"{steps}", routers=2 if routers_left else 1), Random(3)
         answer = world.routers[0].transact(*TRANSFER)
         done = not all(world.step(chance) for _ in range(steps))
-        world.kill_router(0)
+        world.kill_router(0, for_good=not routers_left)
         if node_too:
             world.crash()
         world.heal(chance)
+        finished = world.finisher.recovery.finished
+        if not routers_left:
+            world.routers += [SimulatedRouter(world), SimulatedRouter(world)]
         values = read(world, chance, A, B, C)
         assert values in ([0, 0, 0], [-5, 2, 3]), steps
         assert answer.reply is None or values == [-5, 2, 3], "an answered transaction is there"
         assert not world.locked()
+        commits = [
+            one
+            for hosted in world.node.hosted.values()
+            for one in hosted.locks.decisions.values()
+            if one.is_commit
+        ]
+        assert not commits, "and forgotten"
+        if any(finished.values()):
+            assert finished["aborted" if values[0] else "committed"] == 0, steps
+            node_finished.add(values[0])
         totals.add(values[0])
         world.close()
         steps += 1
     assert totals == {0, -5}, "both were seen"
+    assert node_finished == totals, "the node had its part in both, also where routers did the same at once"
 
 
 def test_answers_that_nobody_could_be_told_are_refused_before_the_decision(
@@ -246,6 +272,65 @@ def test_a_lock_without_a_router_is_named_to_those_who_wait(world: World, chance
     assert waiting.reply is not None and A.encode() in waiting.reply
     assert waiting.reply.startswith(b"-UNAVAILABLE a transaction holds key")
     assert world.node.requests.held_count == 0
+
+
+def test_who_waits_for_a_lock_hears_that_the_lead_moves(world: World, chance: Random) -> None:
+    world.routers[0].transact(*TRANSFER)
+    while not world.locked():
+        world.step(chance)
+    hosted, waiting = world.node.hosted[0], Answer()
+    world.node.requests.submit(hosted, Then(waiting.complete), TABLE["GET"], [b"GET", A.encode()])
+    assert len(hosted.waiting) == 1
+    isr = {"node": "life", "other": "life"}
+    moved = PartitionRecord("p-000", "other", world.epoch + 1, isr, tuple(isr), handover=True)
+    hosted.replica.adopt(moved, 1, world.now_ms, 1)
+    world.pass_time(100)
+    assert waiting.reply is not None and waiting.reply.startswith(
+        b"-NOTLEADER partition p-000 is led by other"
+    )
+    assert not hosted.waiting and world.node.requests.held_count == 0
+
+
+def test_a_step_of_a_recovery_that_another_node_asks_for(world: World, chance: Random) -> None:
+    """What may be repeated, of a partition that is led here, and nothing else."""
+
+    def settle(*words: bytes) -> bytes | None:
+        wire, number = world.routers[0].wire, 77
+        frame = encode_call(number, pack([b"SETTLE", *words]))
+        for kind, body in FrameReader().feed(frame):
+            world.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+        world.node.tick()
+        for kind, body in FrameReader().feed(b"".join(wire.to_router)):
+            if kind == Type.RETURN and decode_call(body)[0] == number:
+                return decode_call(body)[1]
+        return None
+
+    world.routers[0].transact(*TRANSFER)
+    while not world.locked():
+        world.step(chance)
+    (transaction,), (prepared,) = (
+        world.node.hosted[0].locks.prepared,
+        world.node.hosted[0].locks.prepared.values(),
+    )
+    home, began = b"%d" % prepared.home, b"%d" % prepared.began_ms
+    world.kill_router(0)
+    world.dead.clear()
+    for _ in range(2):
+        world.routers[0].reconnect()
+        assert settle(home, b"RESOLVE", transaction, began) == b"+ABORT\r\n"
+        world.routers[0].reconnect()
+        assert settle(b"0", b"FINISH", transaction, b"ABORT") == b"+OK\r\n"
+        assert not world.locked()
+    for wrong, code in (
+        ((b"0", b"PREPARE", transaction, began, home, b"0"), b"-ERR SETTLE takes RESOLVE, FINISH, FORGET"),
+        ((b"0", b"SET", b"key", b"value"), b"-ERR SETTLE takes"),
+        ((b"0", b"FINISH", transaction), b"-ERR wrong number of arguments"),
+        ((b"9", b"FORGET", transaction), b"-NOTLEADER node does not hold partition 9"),
+        ((b"x", b"FORGET", transaction), b"-ERR unknown call"),
+    ):
+        world.routers[0].reconnect()
+        answer = settle(*wrong)
+        assert answer is not None and answer.startswith(code), answer
 
 
 def test_a_scan_sees_what_is_committed(world: World, chance: Random) -> None:

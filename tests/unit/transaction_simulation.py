@@ -1,4 +1,4 @@
-"""Routers and a node that leads three partitions, in one thread: every frame between them is delivered, delayed
+"""Routers and a node that leads three partitions and finishes what routers left in them, in one thread: every frame between them is delivered, delayed
 or lost as a test says, and each of them can die at any moment.
 
 Router, node, engine and log are the real ones; only wires and time are simulated. A node that dies loses what it
@@ -16,7 +16,7 @@ from typing import Any
 
 from hiredis import Reader
 
-from fortdb.limits import TRACE_AGE_MS
+from fortdb.limits import FINISH_AGE_MS, TRACE_AGE_MS
 from fortdb.model import ClusterView, Layout, NodeSpec, Partition, PartitionRecord
 from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting
@@ -24,6 +24,7 @@ from fortdb.net.stream import Outbox
 from fortdb.node.calls import Calls
 from fortdb.node.core import Settings
 from fortdb.node.disk import open_replica
+from fortdb.node.finisher import Finisher
 from fortdb.node.hosted import Hosted
 from fortdb.node.locks import Prepared
 from fortdb.node.service import NodeService
@@ -184,6 +185,7 @@ class World:
         )
         self.node = NodeService(self.loop, self.outbox, self.engine, Greeting("c", "node", "life"), SETTINGS)
         self.node.links.call = Calls(self.node, None)  # type: ignore[arg-type]
+        self.finisher = Finisher(self.node, lambda partition: "node", lambda nodes: None)
         self.node.tokens = TOKENS
         states = self.engine.states()
         for partition in LAYOUT.partitions:
@@ -210,26 +212,32 @@ class World:
         for router in self.routers:
             router.reconnect()
 
-    def kill_router(self, number: int) -> None:
-        """A router dies, and another one comes in its place. What it had sent may arrive."""
+    def kill_router(self, number: int, for_good: bool = False) -> None:
+        """A router dies, and another one comes in its place, or none. What it had sent may arrive."""
         gone = self.routers[number]
         gone.wire.to_router.clear()
         gone.wire.is_up = bool(gone.wire.to_node)
         self.dead.append(gone.wire)
         gone.service.loop.close()
-        self.routers[number] = SimulatedRouter(self)
+        self.routers[number : number + 1] = [] if for_good else [SimulatedRouter(self)]
 
     def step(self, chance: Random) -> bool:
         """Deliver one frame, or let the node write; whether there was anything to do."""
         wires = [router.wire for router in self.routers]
-        moves = [("node", wire) for wire in [*wires, *self.dead] if wire.to_node]
+        moves: list[tuple[str, Wire | None]] = [
+            ("node", wire) for wire in [*wires, *self.dead] if wire.to_node
+        ]
         moves += [("router", wire) for wire in wires if wire.to_router]
         if self.node.touched or self.node._to_answer:
-            moves += [("tick", wires[0])]
+            moves += [("tick", None)]
+        if self.loop._calls:
+            moves += [("call", None)]
         if not moves:
             return False
         where, wire = chance.choice(moves)
-        if where == "tick":
+        if where == "call":
+            self.loop._calls.popleft()()
+        elif wire is None:
             self.node.tick()
         elif where == "node":
             for kind, body in FrameReader().feed(wire.to_node.popleft()):
@@ -250,16 +258,17 @@ class World:
         self.now_ms += delay_ms
         self.loop.now_ms = self.now_ms
         self.node.upkeep.sweep()
+        self.finisher.look()
         for router in self.routers:
             router.service.loop.now_ms = self.now_ms
             router.service._sweep()
             router.service.coordinator._ask_for_traces()
 
     def heal(self, chance: Random) -> None:
-        """Nobody dies any more: routers finish what is left."""
+        """Nobody dies any more: what is left is finished by whoever lives."""
         self.settle(chance)
         for _ in range(40):
-            self.pass_time(TRACE_AGE_MS + 1)
+            self.pass_time(max(TRACE_AGE_MS, FINISH_AGE_MS) + 1)
             self.settle(chance)
             if not self.locked() and all(router.service.is_idle for router in self.routers):
                 return
