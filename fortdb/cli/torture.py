@@ -75,7 +75,8 @@ def torture(
     """
     if context.invoked_subcommand is not None:
         return
-    from fortdb.torture.run import Options, Torture, torture_remote
+    from fortdb.torture.remote import torture_remote
+    from fortdb.torture.run import Options, Torture
     from fortdb.torture.schedule import CATALOGUE
 
     if list_faults:

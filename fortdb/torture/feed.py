@@ -1,6 +1,6 @@
 """A reader of the change feed beside the clients, and what it must have been told.
 
-It takes the feed of all keys from the beginning of the torture to its end, and connects again by itself. Values of
+It takes the feed of all its keys from the beginning of the torture to its end, and connects again by itself. Values of
 registers and records are written once each, so a change names the call that made it. Right is a feed in which
 
 * every value of an acknowledged write, and every record that was acknowledged, comes at least once,
@@ -13,18 +13,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from fortdb.client import Feed
 from fortdb.errors import FortError
-from fortdb.torture.history import Kind, Operation, Outcome
-from fortdb.torture.workload import Door
+from fortdb.torture.caller import Door
+from fortdb.torture.findings import HISTORY_FILE, Findings
+from fortdb.torture.history import Kind, Operation, Outcome, load
 
-_WRITES = {Kind.WRITE: 0, Kind.CAS: 1, Kind.ADD: 0}
+_WRITES = {Kind.WRITE: 0, Kind.CAS: 1, Kind.ADD: 0, Kind.KEEP: 0}
 """Calls that write a value of their own, and where it stands among their arguments."""
 
 _LOOK_S = 0.2
 _QUIET_S = 5.0  # longer than a feed waits for a leader that is well
 _CATCH_UP_S_MAX = 60.0
+_FAULTS_SHOWN = 10
 
 Seen = Mapping[str, Sequence[str]]
 """By key, the values in the order in which they came first."""
@@ -33,8 +36,9 @@ Seen = Mapping[str, Sequence[str]]
 class FeedReader:
     """One feed, on a thread of its own."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, prefix: str = "") -> None:
         self._client = door.client()
+        self._prefix = prefix
         self._feed: Feed | None = None
         self._seen: dict[str, dict[str, None]] = {}
         self._thread = threading.Thread(target=self._read, name="feed-reader", daemon=True)
@@ -54,8 +58,8 @@ class FeedReader:
         return {key: list(values) for key, values in self._seen.items()}
 
     def start(self) -> None:
-        """Every change from now on is read. Raises `FortError`."""
-        self._feed = self._client.feed()
+        """Every change from now on is read, of keys with the prefix if there is one. Raises `FortError`."""
+        self._feed = self._client.feed(prefix=self._prefix or None)
         self._thread.start()
 
     def stop(self) -> None:
@@ -69,6 +73,20 @@ class FeedReader:
         self._feed.close()
         self._client.close()
 
+    def judge(self, directory: Path, findings: Findings) -> None:
+        """Hold what was told beside the history in the directory."""
+        if not self.is_over:
+            return
+        if self.failure:
+            findings.unjudged.append(f"the change feed ended early: {self.failure}")
+            return
+        operations, _ = load(directory / HISTORY_FILE)
+        faults = list(faults_of_feed(operations, self.seen))
+        findings.violations += faults[:_FAULTS_SHOWN]
+        if len(faults) > _FAULTS_SHOWN:
+            findings.violations.append(f"and {len(faults) - _FAULTS_SHOWN} more faults of the feed")
+        findings.changes = self.changes
+
     def _read(self) -> None:
         assert self._feed is not None
         while not self._stopping.is_set():
@@ -79,8 +97,8 @@ class FeedReader:
                 return
             if change is not None:
                 self.changes += 1
-                self._heard_s = time.monotonic()
-                if change.value is not None:
+                if change.value is not None:  # else something ended, which goes on when nobody writes
+                    self._heard_s = time.monotonic()
                     values = self._seen.setdefault(change.key.decode(), {})
                     values.setdefault(change.value.decode("utf-8", "replace"))
 

@@ -6,7 +6,9 @@ monotonic clock.
 
 Every key is one register, absent or text. `increment` works on integer text, absent is 0; `append` adds text
 that ends in a comma and holds no other, so that a read shows the whole list. A key with records is no register:
-`add` adds one, and a read shows them all as `id value` with commas between them, absent if there are none.
+`add` adds one, and a read shows them all as `id value` with commas between them, absent if there are none. So does
+a read of a key with WORM records, which `keep` adds. A key with versions is a register; `versions` shows what it held,
+as `id value`, where it was deleted as `id`.
 """
 
 from __future__ import annotations
@@ -52,6 +54,24 @@ class Kind(Enum):
     """(element and comma) -> the new length in bytes"""
     ADD = "add"
     """(value) -> the id of the record"""
+    VERSIONS = "versions"
+    """(how many are kept, 0: all) -> those that there are, None if there are none"""
+    AT = "at"
+    """(an id or a time in ms) -> the value then"""
+    KEEP = "keep"
+    """(value, retention in ms, mode) -> the id of a WORM record"""
+    REMOVE = "remove"
+    """(id, whether with `BYPASS`) -> whether it was there"""
+    HOLD = "hold"
+    """(id, name) -> whether it was there"""
+    RELEASE = "release"
+    """(id, name) -> whether there was such a hold"""
+    RETAIN = "retain"
+    """(id, how many ms longer than before) -> whether it was there"""
+
+
+READS = frozenset({Kind.READ, Kind.VERSIONS, Kind.AT})
+"""What changes nothing, whatever comes of it."""
 
 
 _ARGUMENTS = {
@@ -62,6 +82,13 @@ _ARGUMENTS = {
     Kind.INCREMENT: 1,
     Kind.APPEND: 1,
     Kind.ADD: 1,
+    Kind.VERSIONS: 1,
+    Kind.AT: 1,
+    Kind.KEEP: 3,
+    Kind.REMOVE: 2,
+    Kind.HOLD: 2,
+    Kind.RELEASE: 2,
+    Kind.RETAIN: 2,
 }
 """How many each takes."""
 

@@ -6,11 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import NamedTuple
 
 from fortdb.torture.history import Kind, Operation, Outcome
 from fortdb.torture.linear import Verdict, Witness, check
-from fortdb.torture.records import fault_of_records
+from fortdb.torture.records import KeyFault, fault_of_records
 from fortdb.torture.sorts import Sort, sort_of
+from fortdb.torture.versions import as_register, fault_of_versions, has_versions
+from fortdb.torture.worm import fault_of_protected, has_protected
 
 SILENCE_NS_MIN = 1_000_000_000
 """A shorter time without any answer is not counted as an outage."""
@@ -24,6 +27,31 @@ class Violation:
     sort: Sort
     sentence: str
     witness: Witness | None
+
+
+class _KindOfKey(NamedTuple):
+    """How keys of one kind are judged: what finds a fault in their calls, and what makes them calls of a register for
+    the search, if they can be. `is_of`: whether calls are of such a key."""
+
+    name: str
+    is_of: Callable[[Sequence[Operation]], bool]
+    find_fault: Callable[[Sequence[Operation]], KeyFault | None] | None = None
+    as_register: Callable[[Sequence[Operation]], list[Operation]] | None = list
+
+
+def _any(kind: Kind) -> Callable[[Sequence[Operation]], bool]:
+    return lambda calls: any(call.kind is kind for call in calls)
+
+
+_KINDS_OF_KEYS = (
+    _KindOfKey("records", _any(Kind.ADD), fault_of_records, None),
+    _KindOfKey("WORM records", has_protected, fault_of_protected, None),
+    _KindOfKey("versions", has_versions, fault_of_versions, as_register),
+    _KindOfKey("counters", _any(Kind.INCREMENT)),
+    _KindOfKey("lists", _any(Kind.APPEND)),
+    _KindOfKey("registers", lambda calls: True),
+)
+"""The first that the calls are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +71,7 @@ class Silence:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the history says. `calls`: by kind and outcome; `keys_of`: how many registers, counters, lists, keys with
-    records."""
+    records, versions, WORM records."""
 
     calls: dict[tuple[Kind, Outcome], int]
     keys: int
@@ -84,11 +112,13 @@ def judge(
     undecided: list[str] = []
     for number, (key, calls) in enumerate(sorted(by_key.items())):
         progress(number, len(by_key))
-        if any(call.kind is Kind.ADD for call in calls):
-            fault = fault_of_records(calls)
-            if fault is not None:
-                violations.append(Violation(key, fault.sort, f"{key}: {fault.sentence}", None))
+        kind = _kind_of(calls)
+        fault = None if kind.find_fault is None else kind.find_fault(calls)
+        if fault is not None:
+            violations.append(Violation(key, fault.sort, f"{key}: {fault.sentence}", None))
+        if fault is not None or kind.as_register is None:
             continue
+        calls = kind.as_register(calls)
         judged = check(calls)
         if judged.verdict is Verdict.VIOLATED:
             sentence = _sentence(key, calls, judged.witness)
@@ -99,7 +129,7 @@ def judge(
     return Judgement(
         calls=dict(Counter((operation.kind, operation.outcome) for operation in operations)),
         keys=len(by_key),
-        keys_of=dict(Counter(map(_what, by_key.values()))),
+        keys_of=dict(Counter(_kind_of(calls).name for calls in by_key.values())),
         violations=tuple(violations),
         undecided=tuple(undecided),
         silences=tuple(one for one in silences(operations) if is_heard(one)),
@@ -122,11 +152,8 @@ def _place_silences(by_key: Mapping[str, Sequence[Operation]]) -> Iterator[Silen
         yield from silences(chain.from_iterable(keys), place)
 
 
-def _what(calls: Sequence[Operation]) -> str:
-    kinds = {call.kind for call in calls}
-    if Kind.ADD in kinds:
-        return "records"
-    return "counters" if Kind.INCREMENT in kinds else "lists" if Kind.APPEND in kinds else "registers"
+def _kind_of(calls: Sequence[Operation]) -> _KindOfKey:
+    return next(kind for kind in _KINDS_OF_KEYS if kind.is_of(calls))
 
 
 def _sentence(key: str, calls: Sequence[Operation], witness: Witness | None) -> str:

@@ -19,34 +19,35 @@ from typing import NamedTuple
 from fortdb.torture.history import Kind, Operation, Outcome
 from fortdb.torture.sorts import Sort
 
-_Row = tuple[tuple[int, int], str]
+Id = tuple[int, int]
+Row = tuple[Id, str]
 """An id and a value."""
 
 
-class RecordsFault(NamedTuple):
+class KeyFault(NamedTuple):
     """What is wrong with the calls of one key, in a word and a sentence."""
 
     sort: Sort
     sentence: str
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
+    """A read that was answered, and what it showed."""
+
     call: Operation
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        return f"the read of client {self.call.client} by {self.call.via} ({len(self.rows)} shown)"
 
 
-def fault_of_records(calls: Sequence[Operation]) -> RecordsFault | None:
+def fault_of_records(calls: Sequence[Operation]) -> KeyFault | None:
     """The first fault that is found, None if there is an order of the calls."""
     adds = {str(call.arguments[0]): call for call in calls if call.kind is Kind.ADD}
-    reads = [
-        _Read(call, tuple(_rows(str(call.result or ""))))
-        for call in calls
-        if call.kind is Kind.READ and call.outcome is Outcome.OK
-    ]
-    reads.sort(key=lambda read: read.call.started_ns)
+    reads = reads_of(calls, Kind.READ)
     acknowledged = [call for call in adds.values() if call.outcome is Outcome.OK]
-    faults: Iterable[Callable[[], Iterator[RecordsFault]]] = (
-        lambda: _of_ids(acknowledged),
+    faults: Iterable[Callable[[], Iterator[KeyFault]]] = (
+        lambda: faults_of_ids(acknowledged),
         lambda: (fault for read in reads for fault in _of_rows(read, adds)),
         lambda: (fault for read in reads for fault in _of_absence(read, acknowledged, reads)),
         lambda: _of_growth(reads),
@@ -54,46 +55,57 @@ def fault_of_records(calls: Sequence[Operation]) -> RecordsFault | None:
     return next((fault for find in faults for fault in find()), None)
 
 
-def _of_ids(acknowledged: Sequence[Operation]) -> Iterator[RecordsFault]:
+def reads_of(calls: Sequence[Operation], kind: Kind) -> list[Read]:
+    """Those that were answered, by their beginning."""
+    answered = [call for call in calls if call.kind is kind and call.outcome is Outcome.OK]
+    answered.sort(key=lambda call: call.started_ns)
+    return [Read(call, tuple(_rows(str(call.result or "")))) for call in answered]
+
+
+def id_of(text: str) -> Id:
+    """An id, from its form `ms-number`."""
+    ms, _, number = text.partition("-")
+    return int(ms), int(number)
+
+
+def faults_of_ids(acknowledged: Sequence[Operation]) -> Iterator[KeyFault]:
+    """What is wrong with the ids that calls were told."""
     told: dict[object, Operation] = {}
     for call in acknowledged:
         other = told.setdefault(call.result, call)
         if other is not call:
-            yield RecordsFault(Sort.ORDER, f"“{call}” was told the id of “{other}”")
+            yield KeyFault(Sort.ORDER, f"“{call}” was told the id of “{other}”")
     by_end = sorted(acknowledged, key=lambda call: call.ended_ns)
     ended, newest, holder = 0, (-1, -1), None
     for call in sorted(acknowledged, key=lambda call: call.started_ns):
         while by_end[ended].ended_ns < call.started_ns:
-            if _id(str(by_end[ended].result)) > newest:
-                newest, holder = _id(str(by_end[ended].result)), by_end[ended]
+            if id_of(str(by_end[ended].result)) > newest:
+                newest, holder = id_of(str(by_end[ended].result)), by_end[ended]
             ended += 1
-        if _id(str(call.result)) <= newest:
-            yield RecordsFault(
+        if id_of(str(call.result)) <= newest:
+            yield KeyFault(
                 Sort.ORDER, f"“{call}” began after “{holder}” had ended, and its id is not greater"
             )
 
 
-def _of_rows(read: _Read, adds: dict[str, Operation]) -> Iterator[RecordsFault]:
-    told = _told(read)
+def _of_rows(read: Read, adds: dict[str, Operation]) -> Iterator[KeyFault]:
     for (former, _), (later, value) in pairwise(read.rows):
         if later <= former:
-            yield RecordsFault(Sort.ORDER, f"{told} shows {value} out of the order of its ids")
+            yield KeyFault(Sort.ORDER, f"{read} shows {value} out of the order of its ids")
     seen: set[str] = set()
     for record, value in read.rows:
         call = adds.get(value)
         if value in seen:
-            yield RecordsFault(Sort.TWICE, f"{told} shows {value} twice")
+            yield KeyFault(Sort.TWICE, f"{read} shows {value} twice")
         elif call is None or call.outcome is Outcome.FAILED or call.started_ns > read.call.ended_ns:
             why = "was refused" if call is not None and call.outcome is Outcome.FAILED else "nobody had added"
-            yield RecordsFault(Sort.REFUSED, f"{told} shows {value}, which {why}")
-        elif call.outcome is Outcome.OK and _id(str(call.result)) != record:
-            yield RecordsFault(Sort.ORDER, f"{told} shows {value} under another id than {call.result}")
+            yield KeyFault(Sort.REFUSED, f"{read} shows {value}, which {why}")
+        elif call.outcome is Outcome.OK and id_of(str(call.result)) != record:
+            yield KeyFault(Sort.ORDER, f"{read} shows {value} under another id than {call.result}")
         seen.add(value)
 
 
-def _of_absence(
-    read: _Read, acknowledged: Sequence[Operation], reads: Sequence[_Read]
-) -> Iterator[RecordsFault]:
+def _of_absence(read: Read, acknowledged: Sequence[Operation], reads: Sequence[Read]) -> Iterator[KeyFault]:
     shown = {value for _, value in read.rows}
     for call in acknowledged:
         value = str(call.arguments[0])
@@ -101,17 +113,15 @@ def _of_absence(
             later = reads[-1]
             sort = Sort.STALE if any(value == other for _, other in later.rows) else Sort.LOST
             ago_ms = (read.call.started_ns - call.ended_ns) / 1e6
-            yield RecordsFault(
-                sort, f"{_told(read)} does not show {value}, acknowledged {ago_ms:.1f} ms before it began"
+            yield KeyFault(
+                sort, f"{read} does not show {value}, acknowledged {ago_ms:.1f} ms before it began"
             )
 
 
-def _of_growth(reads: Sequence[_Read]) -> Iterator[RecordsFault]:
+def _of_growth(reads: Sequence[Read]) -> Iterator[KeyFault]:
     for shorter, longer in pairwise(sorted(reads, key=lambda read: len(read.rows))):
         if longer.rows[: len(shorter.rows)] != shorter.rows:
-            yield RecordsFault(
-                Sort.ORDER, f"what {_told(shorter)} shows is not what {_told(longer)} begins with"
-            )
+            yield KeyFault(Sort.ORDER, f"what {shorter} shows is not what {longer} begins with")
     by_end = sorted(reads, key=lambda read: read.call.ended_ns)
     ended, most = 0, 0
     for read in reads:
@@ -119,21 +129,10 @@ def _of_growth(reads: Sequence[_Read]) -> Iterator[RecordsFault]:
             most = max(most, len(by_end[ended].rows))
             ended += 1
         if len(read.rows) < most:
-            yield RecordsFault(
-                Sort.STALE, f"{_told(read)} shows less than a read that had ended before it began"
-            )
+            yield KeyFault(Sort.STALE, f"{read} shows less than a read that had ended before it began")
 
 
-def _told(read: _Read) -> str:
-    return f"the read of client {read.call.client} by {read.call.via} ({len(read.rows)} records)"
-
-
-def _rows(result: str) -> Iterator[_Row]:
+def _rows(result: str) -> Iterator[Row]:
     for row in filter(None, result.split(",")):
         record, _, value = row.partition(" ")
-        yield _id(record), value
-
-
-def _id(text: str) -> tuple[int, int]:
-    ms, _, number = text.partition("-")
-    return int(ms), int(number)
+        yield id_of(record), value

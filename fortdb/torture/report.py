@@ -22,6 +22,7 @@ _PLURALS = {
     Sort.STALE: "stale reads",
     Sort.TWICE: "writes applied twice",
     Sort.REFUSED: "refused writes that took effect",
+    Sort.PROTECTED: "protected records changed or gone",
     Sort.ORDER: "otherwise",
 }
 _BUCKETS = 120
@@ -95,9 +96,30 @@ class Report:
         ]
         if self.findings.transactions:
             lines.append(f"transactions on several keys, all together: {self.findings.transactions:,}")
+        if self.findings.changes:
+            lines.append(f"the change feed, beside what was written: {self.findings.changes:,} changes")
+        if self.findings.chains:
+            lines.append(
+                f"chains of WORM records followed to their end, and compared: {self.findings.chains:,} on all "
+                f"replicas, {self.findings.links:,} links"
+            )
+        if self.findings.receipts:
+            lines.append(f"receipts of WORM records verified: {self.findings.receipts:,}")
         if self.findings.keys_compared:
             lines.append(f"replicas compared byte for byte: {self.findings.keys_compared:,} keys")
         return lines
+
+    @property
+    def remains(self) -> list[str]:
+        """Which keys there were on a ring of somebody else's, and what is still there."""
+        findings = self.findings
+        if not findings.keys_named:
+            return []
+        removed = "" if findings.left_behind else "; all were removed"
+        return [
+            f"keys and keyspaces of the torture: {findings.keys_named}...{removed}",
+            *(f"still there: {what}" for what in findings.left_behind),
+        ]
 
     @property
     def _nothing_to_judge(self) -> list[str]:
@@ -161,6 +183,7 @@ def text_lines(report: Report) -> Iterator[str]:
         yield "faults: " + ", ".join(f"{count} {name} ({seconds:.0f} s)" for name, count, seconds in rows)
     for name, reason in report.findings.left_out.items():
         yield f"left out: {name} ({reason})"
+    yield from report.remains
 
 
 def html(report: Report) -> str:
@@ -206,6 +229,8 @@ def _html(report: Report) -> Iterator[str]:
     if left_out:
         lines = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in left_out.items())
         yield f"<h2>Left out</h2><ul>{lines}</ul>"
+    if report.remains:
+        yield "<h2>Keys</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in report.remains) + "</ul>"
     if notes:
         yield "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
     yield "</html>"

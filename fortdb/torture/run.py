@@ -1,13 +1,13 @@
 """The torture: a ring of its own, clients that remember everything, faults, healing, and the judgement.
 
-    start ring -> clients and faults for a while -> heal -> last reads -> stop -> compare replicas -> judge
+    start ring -> clients and faults for a while -> heal -> follow chains -> last reads -> end retentions -> stop
+    -> compare replicas -> judge
 
 What the machine cannot do (no root: no network of our own; no compiler: no shim) is left out, and said.
 """
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import sys
 import time
@@ -16,38 +16,34 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fortdb.client import Access, Address
 from fortdb.errors import ConfigError, FortError
 from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
 from fortdb.local.place import HERE, Place
 from fortdb.local.ports import free_ring_port
 from fortdb.local.ring import CLIENT_PORT, LocalRing, Settings, Shape
+from fortdb.torture.caller import Door
+from fortdb.torture.crowd import Crowd
 from fortdb.torture.director import Director
 from fortdb.torture.faults.base import Cast, Need
 from fortdb.torture.faults.network import Network, why_no_network
 from fortdb.torture.faults.shim import Shim, compile_shim, why_no_shim
 from fortdb.torture.faults.world import OBSERVER, World
-from fortdb.torture.feed import FeedReader, faults_of_feed
 from fortdb.torture.findings import HISTORY_FILE, Findings
-from fortdb.torture.history import History, load
+from fortdb.torture.history import History
 from fortdb.torture.replicas import contents_of, differences
 from fortdb.torture.schedule import Step, choose, draw
-from fortdb.torture.transactions import TransactionClients
-from fortdb.torture.workload import Door, Workload
 
 PARTITIONS = 6
 LEASE_MS = 2_000
 _NODES = 3
 _ROUTERS = 2
 _MEMBERS = 3
-_TRANSACTION_CLIENTS = 3
 _ELECTION_MS = 1_000  # of etcd: on a busy machine less is a torture of etcd alone
 _ROUTER_TIMEOUT_S = 7.0  # above what a router takes to say that it does not know
 _NODE_TIMEOUT_S = 1.0  # below a lease: a paused node wakes to questions asked when others led already
-_REMOTE_TIMEOUT_S = 15.0  # a router of default settings says after 12 that it does not know
 _HEALTHY_S_MAX = 90.0
 _SETTLED_S_MAX = 30.0
-_FEED_FAULTS_SHOWN = 10
+_RETENTIONS_S_MAX = 90.0  # retentions, and the minute that a change of leader may cost each
 _SHOW_EVERY_S = 0.5
 _AFTER_HEALING_S = 2.0  # clients go on: what comes back late is met by somebody
 
@@ -132,16 +128,14 @@ class Torture:
         self._began_s = time.monotonic()
         self.findings = Findings(seed=options.seed, seconds=options.seconds, options=options.other_words)
         self._phase = "starting"
-        self._workload: Workload | None = None
-        self._transactions: TransactionClients | None = None
-        self._feed: FeedReader | None = None
+        self._crowd: Crowd | None = None
         self._director: Director | None = None
         self._steps: list[Step] = []
         self._names: list[str] = []
 
     def run(self) -> Findings:
         """Torture a ring; the history and the findings are in the directory afterwards."""
-        _make_room(self._directory)
+        make_room(self._directory)
         missing = self._missing()
         self._names, self.findings.left_out = choose(self._options.faults, missing)
         for name, reason in self.findings.left_out.items():
@@ -160,23 +154,10 @@ class Torture:
                 self._last_words(world)
         finally:
             history.close()
-            self._judge_feed()
+            if self._crowd is not None:
+                self._crowd.judge_feed(self._directory, self.findings)
             self.findings.write(self._directory)
         return self.findings
-
-    def _judge_feed(self) -> None:
-        feed = self._feed
-        if feed is None or not feed.is_over:
-            return
-        if feed.failure:
-            self.findings.unjudged.append(f"the change feed ended early: {feed.failure}")
-            return
-        operations, _ = load(self._directory / HISTORY_FILE)
-        faults = list(faults_of_feed(operations, feed.seen))
-        self.findings.violations += faults[:_FEED_FAULTS_SHOWN]
-        if len(faults) > _FEED_FAULTS_SHOWN:
-            self.findings.violations.append(f"and {len(faults) - _FEED_FAULTS_SHOWN} more faults of the feed")
-        self._note(f"the change feed told {feed.changes} changes")
 
     def _draw(self, cast: Cast) -> list[Step]:
         return draw(self._options.seed, self._options.seconds, self._names, cast)
@@ -241,26 +222,18 @@ class Torture:
         routers = [self._door(ring, name) for name in ring.routers]
         nodes = [self._door(ring, name) for name in ring.nodes]
         doors = [door for number in range(len(nodes)) for door in (routers[number % 2], nodes[number])]
-        workload = self._workload = Workload(
+        crowd = self._crowd = Crowd(
             doors,
+            routers,
             history,
             clients=self._options.clients,
             seed=self._options.seed,
-            prefix="",
             keyspace=_KEYSPACE,
         )
-        transactions = self._transactions = TransactionClients(
-            routers, clients=_TRANSACTION_CLIENTS, seed=self._options.seed
-        )
-        workload.prepare(routers[0])
+        crowd.prepare()
         director = self._director = Director(world, self._steps, history)
         self._enter("torturing")
-        transactions.open_accounts(routers[0])
-        transactions.start()
-        feed = FeedReader(routers[0])
-        feed.start()
-        self._feed = feed
-        workload.start()
+        crowd.start()
         director.start()
         try:
             ends_s = time.monotonic() + self._options.seconds
@@ -272,13 +245,10 @@ class Torture:
             world.heal()
             if director.failure is not None:
                 raise director.failure
-            _wait(_AFTER_HEALING_S, self._glance)
+            wait(_AFTER_HEALING_S, self._glance)
         finally:
             director.stop()
-            workload.stop()
-            transactions.stop()
-            self.findings.clients_until_ns = time.monotonic_ns()
-        self.findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
+            crowd.stop(self.findings)
         self.findings.faults = director.done
 
     def _door(self, ring: LocalRing, name: str) -> Door:
@@ -295,29 +265,57 @@ class Torture:
             )
 
     def _last_words(self, world: World) -> None:
+        assert self._crowd is not None
+        door = self._door(world.ring, world.ring.shape.router_names[0])
+        self._enter("following the chains of WORM records")
+        self._follow_chains(door)
         self._enter("reading every key")
-        assert self._workload is not None and self._transactions is not None
-        ring = world.ring
-        door = self._door(ring, ring.shape.router_names[0])
-        if self._feed is not None:
-            self._feed.stop()
+        self._crowd.last_words(door, self._directory, self.findings)
+        self._enter("removing WORM records")
+        self._end_retentions(door)
+        self._compare_replicas(world)
+
+    def _follow_chains(self, door: Door) -> None:
+        findings = self.findings
         try:
-            self._workload.read_all(door)
-            self.findings.violations += self._transactions.last_words(door, self._directory)
-            self.findings.transactions = len(self._transactions.deeds) + self._transactions.transfers
+            with door.client() as client:
+                for one in client.verify(replicas=True):
+                    findings.chains += 1
+                    findings.links += one.last - one.first + 1
+                    if one.altered is not None:
+                        where = one.partition if one.node is None else f"{one.partition} on {one.node}"
+                        what = f"at {one.altered.ordinal}: {one.altered.what}"
+                        findings.violations.append(f"the chain of {where} is altered {what}")
         except FortError as error:
-            self.findings.unjudged.append(f"the last reads failed: {error}")
+            findings.unjudged.append(f"the chains could not be followed: {error}")
+
+    def _end_retentions(self, door: Door) -> None:
+        """After that nothing changes by itself any more, while nodes are stopped one after another."""
+        assert self._crowd is not None
+        try:
+            left = self._crowd.workload.remove_protected(
+                door, _RETENTIONS_S_MAX, self._glance, with_held=False
+            )
+        except FortError as error:
+            self.findings.unjudged.append(f"WORM records could not be removed at the end: {error}")
+            return
+        if left:
+            self.findings.violations.append(
+                f"{left} WORM records cannot be removed {_RETENTIONS_S_MAX:.0f} s after all clients ended"
+            )
+
+    def _compare_replicas(self, world: World) -> None:
         if not world.wait(lambda: self._watched(world.is_settled), _SETTLED_S_MAX):
             self.findings.violations.append("followers have not caught up long after all faults ended")
         status = world.status()
         self._enter("comparing the replicas")
-        ring.down(lambda step: self._glance())
+        world.ring.down(lambda step: self._glance())
         if status is None:
             self.findings.unjudged.append("no router said who holds what: replicas are not compared")
             return
         holders = [(partition.token, frozenset(partition.isr)) for partition in status.partitions]
         try:
-            contents = contents_of(ring)
+            contents = contents_of(world.ring)
             found = differences(contents, holders)
             self.findings.keys_compared = len(set().union(*contents.values()))
         except FortError as error:
@@ -340,8 +338,8 @@ class Torture:
         return look()
 
     def _glance(self) -> None:
-        director, workload = self._director, self._workload
-        calls = {} if workload is None else {one.value: count for one, count in workload.outcomes.items()}
+        director = self._director
+        calls = {} if self._crowd is None else self._crowd.calls
         self._show(
             Glance(
                 self._phase,
@@ -355,46 +353,7 @@ class Torture:
         )
 
 
-def torture_remote(options: Options, address: Address, access: Access, show: Show) -> Findings:
-    """Clients on a ring of somebody else's, who makes the faults; keys under a prefix, removed afterwards."""
-    began_s = time.monotonic()
-    _make_room(options.directory)
-    findings = Findings(seed=options.seed, seconds=options.seconds, options=["--remote"])
-    door = Door("router", address.host, address.port, _REMOTE_TIMEOUT_S, access)
-    with History(options.directory / HISTORY_FILE) as history:
-        name = f"torture-{secrets.token_hex(4)}"
-        workload = Workload(
-            [door],
-            history,
-            clients=options.clients,
-            seed=options.seed,
-            prefix=f"{name}:",
-            keyspace=name,
-        )
-        workload.prepare(door)
-
-        def glance(phase: str) -> None:
-            calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
-            show(Glance(phase, time.monotonic() - began_s, options.seconds, calls, (), 0, 0))
-
-        workload.start()
-        try:
-            _wait(options.seconds, lambda: glance("torturing"))
-        finally:
-            workload.stop()
-            findings.clients_until_ns = time.monotonic_ns()
-            glance("reading every key")
-            try:
-                workload.read_all(door)
-                workload.remove_all(door)
-            except FortError as error:
-                findings.unjudged.append(f"the last reads, or the removal of their keys, failed: {error}")
-    findings.calls = {outcome.value: count for outcome, count in workload.outcomes.items()}
-    findings.write(options.directory)
-    return findings
-
-
-def _make_room(directory: Path) -> None:
+def make_room(directory: Path) -> None:
     """An empty directory. One that holds anything but an earlier torture is refused."""
     if directory.exists() and any(directory.iterdir()) and not (directory / HISTORY_FILE).exists():
         raise ConfigError(f"{directory} holds something else than a torture: name another with --directory")
@@ -409,7 +368,7 @@ def _kill_all(ring: LocalRing) -> None:
         process.kill()
 
 
-def _wait(seconds: float, meanwhile: Callable[[], None]) -> None:
+def wait(seconds: float, meanwhile: Callable[[], None]) -> None:
     ends_s = time.monotonic() + seconds
     while time.monotonic() < ends_s:
         meanwhile()

@@ -33,8 +33,8 @@ def after(state: State, operation: Operation) -> State:
         case Kind.APPEND:
             new = (state or "") + str(operation.arguments[0])
             told = len(new.encode())
-        case Kind.ADD:
-            raise Impossible  # records are no register: `records.py` judges them
+        case _:
+            raise Impossible  # of keys that are no registers: `records.py`, `versions.py`, `worm.py` judge them
     if operation.outcome is Outcome.OK and (
         told != operation.result or type(told) is not type(operation.result)
     ):

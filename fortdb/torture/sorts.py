@@ -25,6 +25,7 @@ class Sort(Enum):
     STALE = "stale read"
     TWICE = "write applied twice"
     REFUSED = "refused write that took effect"
+    PROTECTED = "protected record changed or gone"
     ORDER = "no order explains it"
 
 

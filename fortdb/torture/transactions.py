@@ -16,9 +16,9 @@ from pathlib import Path
 
 from fortdb.client import Client, Conflict, Later, Transaction
 from fortdb.errors import Answer, FortError
+from fortdb.torture.caller import Door
 from fortdb.torture.cycles import Deed, judge
 from fortdb.torture.history import Outcome
-from fortdb.torture.workload import Door
 
 FILE = "transactions.jsonl"
 _LISTS = 6
@@ -53,7 +53,7 @@ class TransactionClients:
 
     def open_accounts(self, door: Door) -> None:
         """Put money into the bank. Raises what a write raises."""
-        with Client(door.host, door.port, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             client.put_many(dict.fromkeys(self.accounts, str(_BALANCE)))
 
     def start(self) -> None:
@@ -70,7 +70,7 @@ class TransactionClients:
     def last_words(self, door: Door, directory: Path) -> list[str]:
         """Read everything once more, leave the evidence, and judge: what is wrong, in sentences. Raises what a read
         raises."""
-        with Client(door.host, door.port, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             for generation in range(self._numbers // _DEEDS_A_GENERATION + 1):
                 self._deed(client, [(self._list(generation, number), "") for number in range(_LISTS)])
             self._count(client)
@@ -79,8 +79,16 @@ class TransactionClients:
                 file.write(json.dumps({**asdict(deed), "outcome": deed.outcome.value}) + "\n")
         return self.violations + judge(self.deeds)
 
+    def remove_all(self, door: Door) -> None:
+        """Delete every key that was touched. Raises what that raises."""
+        generations = range(self._numbers // _DEEDS_A_GENERATION + 1)
+        lists = [self._list(generation, number) for generation in generations for number in range(_LISTS)]
+        with door.client() as client:
+            for key in [*self.accounts, *lists]:
+                client.delete(key)
+
     def _run(self, door: Door, chance: random.Random) -> None:
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
+        with door.client() as client:
             while not self._stopping.is_set():
                 try:
                     self._turn(client, chance)

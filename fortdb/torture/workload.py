@@ -1,101 +1,35 @@
-"""Clients that write, read and change values all the time, and note each call and its outcome.
+"""Clients that write, read and change values all the time.
 
-What an outcome is (the judgement rests on it): *ok* has an answer; *failed* certainly had no effect and
-never will; *unknown* may have had one, now or later. An error that FortDB calls retry, refuse or crash
-says that the command was not executed, and is believed: if it was executed all the same, the checkers
-find a value that nobody can have written. Only a broken connection, a time-out, and what says so itself
-are unknown. A read that fails changes nothing, whatever the error.
-
-Keys are of two sorts. *Hot* keys are few, and everybody works on them; each is left for a fresh one after
-`HOT_CALLS_MAX` calls, so that a history of one key stays short enough to be judged. *Cold* keys are many;
-they find what is lost or comes back long after it was written. Keys of one *place* carry one tag, so
-they lie in one partition, and a client of a node soon knows which places that node leads.
+Each is a thread with one connection to one door (`caller.py`), draws a place (`places.py`), and does there what is done
+with keys of that sort (`actions.py`). A node that says that it does not lead a place is not asked for it for a while.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from fortdb.client import OPEN, Access, Client, records
+from fortdb.client import Client, parse_record_id
 from fortdb.client.failures import ConnectionFailed
-from fortdb.errors import Answer, FortError, NotLeader, ProtocolError
+from fortdb.errors import FortError, Immutable, NotLeader, PermissionDenied
 from fortdb.model import Policy
-from fortdb.torture.history import History, Kind, Operation, Outcome, Value
+from fortdb.torture import actions
+from fortdb.torture.caller import Caller, Door, Notes
+from fortdb.torture.history import History, Outcome
+from fortdb.torture.places import COMPLIANT, GOVERNED, REGISTER, SORTS, Keys, Space, sort_of
 
-HOT_CALLS_MAX = 300
-_COLD_KEYS = 25  # of each cold place
 _ELSEWHERE_S = 1.0  # a place that a node does not lead is not asked of it again for so long
 _DRAWS_MAX = 20  # of a place that is not elsewhere
 _BREATH_S = 0.01  # after an error, so that nobody counts refusals at full speed
-
-_COLD, _RECORDS = "k", "e"
-_PLACES = {"r": (6, 0.45), "c": (3, 0.11), "l": (3, 0.12), _RECORDS: (3, 0.1), _COLD: (16, 0.22)}
-"""Registers, counters, lists, records, and cold registers: how many places of each sort, and their share of
-calls."""
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where a client connects, a router or a node itself, and how long it waits for an answer."""
-
-    name: str
-    host: str
-    port: int
-    timeout_s: float
-    access: Access = OPEN
-
-    def client(self) -> Client:
-        """A client that comes in there, with one connection."""
-        return Client(self.host, self.port, access=self.access, connections_max=1, timeout_s=self.timeout_s)
-
-
-def outcome_of(kind: Kind, error: FortError) -> Outcome:
-    """What an error says of the call's effect."""
-    if kind is Kind.READ:
-        return Outcome.FAILED
-    if error.answer is Answer.UNKNOWN or isinstance(error, ProtocolError):
-        return Outcome.UNKNOWN
-    return Outcome.FAILED
-
-
-class Keys:
-    """Which keys there are, and what their values were a moment ago (to compare and set)."""
-
-    def __init__(self, prefix: str, keyspace: str) -> None:
-        self._prefix = prefix
-        self._keyspace = keyspace  # where records are
-        self._calls: dict[str, itertools.count[int]] = {}
-        self.used: dict[str, None] = {}
-        self.recent: dict[str, str] = {}
-
-    def hot(self, place: str) -> str:
-        """The present key of a hot place."""
-        calls = self._calls.setdefault(place, itertools.count())
-        return self._key(place, next(calls) // HOT_CALLS_MAX)
-
-    def cold(self, place: str, number: int) -> str:
-        """One of the many keys of a cold place."""
-        return self._key(place, number)
-
-    def has_records(self, key: str) -> bool:
-        """Whether it is one of the keys with records."""
-        return key.startswith(f"{self._keyspace}/")
-
-    def _key(self, place: str, number: int) -> str:
-        key = f"{self._prefix}{{{place}}}.{number}"
-        if place.startswith(_RECORDS):
-            key = f"{self._keyspace}/{key}"
-        self.used[key] = None
-        return key
+_LOOK_S = 1.0  # for records whose retention has passed
+_DELETED_TOGETHER = 500
 
 
 class Workload:
-    """`clients` threads, each with one connection, spread over the doors, until `stop`."""
+    """`clients` threads, spread over the doors, until `stop`. Keys begin with the prefix, keyspaces with `keyspace`."""
 
     def __init__(
         self,
@@ -108,9 +42,7 @@ class Workload:
         keyspace: str,
     ) -> None:
         self.keys = Keys(prefix, keyspace)
-        self._keyspace = keyspace
-        self.outcomes = dict.fromkeys(Outcome, 0)
-        self._history = history
+        self.notes = Notes(self.keys, history)
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(
@@ -121,11 +53,36 @@ class Workload:
             )
             for number in range(clients)
         ]
+        self._spaces: list[Space] = []
 
-    def prepare(self, door: Door) -> None:
-        """Make the keyspace of the keys with records."""
-        with Client(door.host, door.port, connections_max=1, timeout_s=door.timeout_s) as client:
-            client.create_keyspace(self._keyspace, policy=Policy.RECORDS)
+    @property
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many calls there were of each."""
+        return self.notes.outcomes
+
+    def prepare(self, door: Door) -> dict[str, str]:
+        """Make the keyspaces. What is left out since the user may not do it, and why.
+
+        Raises `PermissionDenied` if it may not even read and write keys, and what making a keyspace raises."""
+        with door.client() as client:
+            _probe(client, self.keys.probe(REGISTER))
+            left_out = {}
+            for sort, one in SORTS.items():
+                try:
+                    if one.space is not None:
+                        self._make(client, sort, one.space)
+                except PermissionDenied as error:
+                    assert one.space is not None
+                    self.keys.left_out.add(sort)
+                    left_out[one.space.what] = str(error)
+            governed = [sort for sort in (GOVERNED, COMPLIANT) if sort not in self.keys.left_out]
+            try:
+                for sort in governed:
+                    client.hold(self.keys.probe(sort))
+            except PermissionDenied as error:
+                self.notes.may_govern = False
+                left_out["holds and BYPASS"] = str(error)
+            return left_out
 
     def start(self) -> None:
         """Let them begin."""
@@ -140,164 +97,138 @@ class Workload:
 
     def read_all(self, door: Door) -> None:
         """The last word: every key that was ever touched, read once. Raises what a read raises."""
-        with door.client() as client:
-            caller = Caller(self, len(self._threads), door, client, random.Random(0))  # nosec B311 # draws nothing
+        with self._caller(len(self._threads), door) as caller:
             for key in self.keys.used:
-                caller.read(key)
+                actions.read(caller, key)
 
-    def remove_all(self, door: Door) -> None:
-        """Delete every key that was touched, and the keyspace."""
-        keys = list(self.keys.used)
+    def verify_receipts(self, door: Door) -> tuple[int, list[str]]:
+        """Whether WORM records are what their receipts say: how many are still there, and what is wrong, in
+        sentences. Raises `FortError`."""
+        verified, wrong = 0, []
         with door.client() as client:
-            for start in range(0, len(keys), 500):
-                client.delete(*keys[start : start + 500])
-            client.drop_keyspace(self._keyspace)
+            for receipt in self.notes.receipts:
+                assert receipt.id is not None
+                problem = client.verify_receipt(receipt)
+                if client.record(receipt.key, receipt.id) is None:
+                    continue  # its retention has passed
+                verified += 1
+                if problem is not None:
+                    wrong.append(
+                        f"{receipt.key.decode()} {receipt.id} is not what its receipt says: {problem}"
+                    )
+        return verified, wrong
+
+    def remove_protected(
+        self, door: Door, within_s: float, meanwhile: Callable[[], None], *, with_held: bool
+    ) -> int:
+        """Remove WORM records as soon as their retention has passed, and those that are held after a release, or not
+        at all; how many could not be removed in time. Raises what an answer raises that is no refusal."""
+        ends_s = time.monotonic() + within_s
+        with self._caller(len(self._threads), door) as caller:
+            for hold in list(self.notes.holds) if with_held else ():
+                _check(actions.release(caller, *hold))
+            while True:
+                kept = 0
+                for key in self.keys.used_of((GOVERNED, COMPLIANT)):
+                    _check(actions.read(caller, key))
+                    kept += sum(not _is_removed(caller, key, one) for one in actions.ids_of(caller, key))
+                if not kept or time.monotonic() > ends_s:
+                    return kept
+                meanwhile()
+                time.sleep(_LOOK_S)
+
+    def remove_all(self, door: Door) -> list[str]:
+        """Delete every key that was touched but WORM records, and the keyspaces; what is left, in sentences."""
+        left = []
+        with door.client() as client:
+            plain = [key for key in self.keys.used if _is_deleted(key)]
+            try:
+                for start in range(0, len(plain), _DELETED_TOGETHER):
+                    client.purge(*plain[start : start + _DELETED_TOGETHER])
+            except FortError as error:
+                left.append(f"keys {self.keys.probe(REGISTER).partition('{')[0]}...: {error}")
+            for space in self._spaces:
+                try:
+                    client.drop_keyspace(self.keys.name_of(space))
+                except FortError as error:
+                    left.append(f"keyspace {self.keys.name_of(space)}, with {space.what}: {error}")
+        return left
+
+    def _make(self, client: Client, sort: str, space: Space) -> None:
+        client.create_keyspace(
+            self.keys.name_of(space),
+            policy=space.policy,
+            retention_ms=space.retention_ms,
+            keep=space.keep,
+            mode=space.mode,
+        )
+        self._spaces.append(space)
+        client.exists(self.keys.probe(sort))  # who may make a keyspace may not yet read it
+
+    @contextmanager
+    def _caller(self, number: int, door: Door) -> Iterator[Caller]:
+        with door.client() as client:
+            yield Caller(self.notes, number, door, client, random.Random(0))  # nosec B311 # draws nothing
 
     def _run(self, number: int, door: Door, chance: random.Random) -> None:
         with door.client() as client:
-            caller = Caller(self, number, door, client, chance)
+            turns = _Turns(Caller(self.notes, number, door, client, chance))
             while not self._stopping.is_set():
-                caller.turn()
-
-    def note(self, operation: Operation) -> None:
-        """One call is over."""
-        self.outcomes[operation.outcome] += 1
-        self._history.record(operation)
+                turns.next()
 
 
-class Caller:
-    """One client: draws what to do next, does it, notes it."""
+class _Turns:
+    """What a client does one after another."""
 
-    def __init__(
-        self, workload: Workload, number: int, door: Door, client: Client, chance: random.Random
-    ) -> None:
-        self._workload = workload
-        self._keys = workload.keys
-        self._number = number
-        self._door = door
-        self._client = client
-        self._chance = chance
-        self._writes = itertools.count()
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
         self._elsewhere: dict[str, float] = {}  # place -> until when this node is not asked for it
 
-    def turn(self) -> None:
+    def next(self) -> None:
         """One call."""
+        keys, chance = self._caller.keys, self._caller.chance
         for _ in range(_DRAWS_MAX):
-            sort, place = self._place()
+            place = keys.draw_place(chance)
             if self._elsewhere.get(place, 0.0) <= time.monotonic():
                 break
         else:
             time.sleep(_BREATH_S)
             return
-        if sort == _COLD:
-            key = self._keys.cold(place, self._chance.randrange(_COLD_KEYS))
-        else:
-            key = self._keys.hot(place)
-        error = self._act(sort, key)
+        error = actions.ACTIONS[sort_of(place)](self._caller, keys.draw(place, chance))
         if isinstance(error, NotLeader):
             self._elsewhere[place] = time.monotonic() + _ELSEWHERE_S
-        elif error is not None:
+        elif error is not None and not isinstance(error, Immutable):
             time.sleep(_BREATH_S * (10 if isinstance(error, ConnectionFailed) else 1))
 
-    def _place(self) -> tuple[str, str]:
-        sort = self._chance.choices(list(_PLACES), [share for _, share in _PLACES.values()])[0]
-        return sort, f"{sort}{self._chance.randrange(_PLACES[sort][0])}"
 
-    def _act(self, sort: str, key: str) -> FortError | None:
-        if sort == "c":
-            return self._counter(key)
-        if sort == _RECORDS:
-            return self._records(key)
-        return self._list(key) if sort == "l" else self._register(key)
+def _is_deleted(key: str) -> bool:
+    """Whether a key may be deleted at any time."""
+    space = SORTS[sort_of(key)].space
+    return space is None or space.policy is not Policy.WORM
 
-    def read(self, key: str) -> FortError | None:
-        """Read a value."""
 
-        def get() -> Value:
-            value = self._client.get(key)
-            return None if value is None else value.decode()
+def _is_removed(caller: Caller, key: str, record: str) -> bool:
+    """Try to remove a record; whether it is gone, or held."""
+    error = actions.remove(caller, key, record)
+    if not isinstance(error, Immutable):
+        _check(error)
+        return True
+    protection = caller.client.protection(key, parse_record_id(record))
+    return protection is None or bool(protection.holds)
 
-        return self._call(Kind.READ, key, (), self._all_records(key) if self._keys.has_records(key) else get)
 
-    def _all_records(self, key: str) -> Callable[[], Value]:
-        """Reads them at one moment: there are never more than one answer holds."""
+def _probe(client: Client, key: str) -> None:
+    """Read and write once what everything is about. Raises `PermissionDenied` that says so."""
+    try:
+        client.put(key, "")
+        client.get(key)
+        client.delete(key)
+    except PermissionDenied as error:
+        raise PermissionDenied(
+            f"a torture reads and writes keys of its own, as {key}, which the user may not: {error}"
+        ) from None
 
-        def read() -> Value:
-            found = self._client.run(records.records(key, None, 10 * HOT_CALLS_MAX, False))
-            return ",".join(f"{record.id} {record.value.decode()}" for record in found) or None
 
-        return read
-
-    def _records(self, key: str) -> FortError | None:
-        if self._chance.random() < 0.4:
-            return self.read(key)
-        value = self._unique()
-        return self._call(Kind.ADD, key, (value,), lambda: str(self._client.add(key, value)))
-
-    def _register(self, key: str) -> FortError | None:
-        draw = self._chance.random()
-        if draw < 0.45:
-            return self.read(key)
-        if draw < 0.75:
-            value = self._unique()
-            return self._call(Kind.WRITE, key, (value,), lambda: self._put(key, value))
-        if draw < 0.92:
-            value, held = self._unique(), self._keys.recent.get(key, "nothing")
-            return self._call(Kind.CAS, key, (held, value), lambda: self._compare_and_set(key, held, value))
-        return self._call(Kind.DELETE, key, (), lambda: bool(self._client.delete(key)))
-
-    def _counter(self, key: str) -> FortError | None:
-        if self._chance.random() < 0.4:
-            return self.read(key)
-        amount = self._chance.randrange(1, 10)
-        return self._call(Kind.INCREMENT, key, (amount,), lambda: self._client.increment(key, amount))
-
-    def _list(self, key: str) -> FortError | None:
-        if self._chance.random() < 0.4:
-            return self.read(key)
-        element = self._unique() + ","
-        return self._call(Kind.APPEND, key, (element,), lambda: self._client.append(key, element))
-
-    def _put(self, key: str, value: str) -> Value:
-        done = self._client.put(key, value)
-        self._keys.recent[key] = value
-        return done
-
-    def _compare_and_set(self, key: str, held: str, value: str) -> Value:
-        done = self._client.put(key, value, only_if_equal=held)
-        if done:
-            self._keys.recent[key] = value
-        return done
-
-    def _unique(self) -> str:
-        return f"{self._number}.{next(self._writes)}"
-
-    def _call(
-        self, kind: Kind, key: str, arguments: tuple[Value, ...], call: Callable[[], Value]
-    ) -> FortError | None:
-        """Do it and note what came of it; the error, if there was one."""
-        result: Value = None
-        error: FortError | None = None
-        started_ns = time.monotonic_ns()
-        try:
-            result = call()
-        except FortError as caught:
-            error = caught
-        ended_ns = time.monotonic_ns()
-        if kind is Kind.READ and isinstance(result, str) and not self._keys.has_records(key):
-            self._keys.recent[key] = result
-        self._workload.note(
-            Operation(
-                client=self._number,
-                kind=kind,
-                key=key,
-                arguments=arguments,
-                started_ns=started_ns,
-                ended_ns=ended_ns,
-                outcome=Outcome.OK if error is None else outcome_of(kind, error),
-                result=result,
-                via=self._door.name,
-                error=None if error is None else f"{error.code} {error}",
-            )
-        )
-        return error
+def _check(error: FortError | None) -> None:
+    if error is not None:
+        raise error

@@ -19,10 +19,11 @@ from fortdb.local.etcd import EtcdCluster
 from fortdb.local.ring import LocalRing
 from fortdb.model import Ack, Keyspace, Policy, RecordId
 from fortdb.storage.keys import RECORD_KIND
+from fortdb.torture.caller import Door
 from fortdb.torture.history import History, Kind, Outcome, load
 from fortdb.torture.judge import judge
 from fortdb.torture.replicas import contents_of
-from fortdb.torture.workload import Door, Workload
+from fortdb.torture.workload import Workload
 from tests.support.rings import partition_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
@@ -292,28 +293,40 @@ def test_a_node_that_does_not_answer_is_waited_for_until_its_lease_ends(
             assert [one.value for one in client.history(f"log/{number}")] == [b"1", b"2"]
 
 
-def test_the_workload_of_the_torture_has_records_and_is_judged(tmp_path: Path) -> None:
+def test_the_workload_of_the_torture_has_every_policy_and_is_judged(tmp_path: Path) -> None:
     with running_ring(tmp_path / "ring", partitions=3) as ring:
         door = Door("router-1", "127.0.0.1", ring.shape.port, 20)
         with History(tmp_path / "history.jsonl") as history:
             workload = Workload([door], history, clients=6, seed=1, prefix="p:", keyspace="space")
-            workload.prepare(door)
+            assert workload.prepare(door) == {}
             workload.start()
-            eventually("some calls", lambda: workload.outcomes[Outcome.OK] > 1500, within_s=60)
+            eventually("some calls", lambda: workload.outcomes[Outcome.OK] > 3000, within_s=60)
             killed = partition_of(ring).leader
             assert killed is not None
             ring.process(killed).kill()
             so_far = workload.outcomes[Outcome.OK]
-            eventually("more", lambda: workload.outcomes[Outcome.OK] > so_far + 1500, within_s=60)
+            eventually("more", lambda: workload.outcomes[Outcome.OK] > so_far + 3000, within_s=60)
             ring.process(killed).start()
             workload.stop()
             wait_healthy(ring)
+            verified, wrong = workload.verify_receipts(door)
+            assert verified > 20 and wrong == []
+            with ring.client() as client:
+                chains = list(client.verify(replicas=True))
+            assert len(chains) == 9 and all(chain.altered is None for chain in chains)
             workload.read_all(door)
+            kept = workload.remove_protected(door, 60, lambda: None, with_held=True)
+            assert kept == 0, "what the retention kept can be removed after it"
         judgement = judge(load(tmp_path / "history.jsonl")[0])
         assert judgement.violations == ()
         assert judgement.keys_of["records"] >= 3
-        assert judgement.calls[Kind.ADD, Outcome.OK] > 50
-        workload.remove_all(door)
+        assert judgement.keys_of["versions"] >= 3 and judgement.keys_of["WORM records"] >= 3
+        for kind in (Kind.ADD, Kind.KEEP, Kind.VERSIONS, Kind.AT):
+            assert judgement.calls[kind, Outcome.OK] > 20
+        for kind in (Kind.HOLD, Kind.RELEASE, Kind.RETAIN):
+            assert judgement.calls[kind, Outcome.OK] > 0
+        assert judgement.calls[Kind.REMOVE, Outcome.FAILED] > 10, "most of them are refused"
+        assert workload.remove_all(door) == []
         with ring.client() as client:
             assert client.keyspaces() == () and client.count() == 0
 

@@ -23,9 +23,9 @@ from fortdb.client import Client, Conflict
 from fortdb.errors import Answer, CrossPartition, FortError, OutcomeUnknown
 from fortdb.local.ring import LocalRing
 from fortdb.protocol.resp import pack
+from fortdb.torture.caller import Door
 from fortdb.torture.history import Outcome
 from fortdb.torture.transactions import TransactionClients
-from fortdb.torture.workload import Door
 from tests.support.rings import (
     holder_of,
     keys_of_partition,

@@ -1,4 +1,4 @@
-"""FortDB's own program with one rule of replication broken, to see that the torture finds it:
+"""FortDB's own program with one rule broken, to see that the torture finds it:
 
     FORTDB_NATIVE=0 python -m tests.torture.planted NAME node --config FILE
 
@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from fortdb.cli.main import main
+from fortdb.model import Keyspace
+from fortdb.node import versions
+from fortdb.node.execute import Execution
+from fortdb.node.ledger import Ledger
 from fortdb.replication.leader import Leader, Waiter
 from fortdb.replication.replica import Replica
+from fortdb.storage.values import HistoryHead
 
 FOREVER_MS = 1 << 60
+VERSIONS_LEFT = 4  # few enough for every workload with versions to miss some
 
 
 def acknowledge_early() -> None:
@@ -70,11 +77,34 @@ def skip_epoch_check() -> None:
     Replica._heard_from = heard_from  # type: ignore[assignment, method-assign]
 
 
+def prune_early() -> None:
+    """Versions go that their keyspace keeps."""
+    trimmed = versions._trimmed
+
+    def trim(
+        execution: Execution, keyspace: Keyspace, at: bytes, head: HistoryHead, count: int
+    ) -> HistoryHead:
+        return trimmed(execution, replace(keyspace, keep=VERSIONS_LEFT), at, head, count)
+
+    versions._trimmed = trim
+
+
+def retain_by_the_wall() -> None:
+    """A retention passes by the time of day, which somebody puts forward."""
+
+    def now_ms(ledger: Ledger, wall_ms: int) -> int:
+        return wall_ms
+
+    Ledger.now_ms = now_ms  # type: ignore[assignment, method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "acknowledge-early": acknowledge_early,
     "read-after-lease": read_after_lease,
     "truncate-by-commit": truncate_by_commit,
     "skip-epoch-check": skip_epoch_check,
+    "prune-early": prune_early,
+    "retain-by-the-wall": retain_by_the_wall,
 }
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 from fortdb.torture.faults.base import Cast, Fault
 from fortdb.torture.faults.links import between
 from fortdb.torture.faults.network import Link, why_no_network
+from fortdb.torture.faults.shim import why_no_shim
 from fortdb.torture.faults.world import World
 from fortdb.torture.findings import HISTORY_FILE
 from fortdb.torture.history import load
@@ -31,6 +32,7 @@ CLIENTS = 18  # a node that is cut off holds up those of its clients that write
 TEST_SECONDS_MAX = 600  # with what it takes to start, to mend and to judge
 SURVIVED_SECONDS = 60.0  # through which the ring without one is to come
 KILLS_SEED = 1  # of schedules in which kills often strike leaders
+CLOCKS_SEED = 3  # and clocks are put forward soon, by more than a retention
 WHOLE_S_MAX = OTHERS_LEAD_S_MAX = 20.0  # how long each takes depends on the machine
 OTHERS_WRITE_S = 3.0  # for clients to write by the next leaders, and to read by the former one
 NO_STORE_S = 6.0  # a link that was cut takes a while to come back
@@ -86,11 +88,19 @@ def kills(cast: Cast) -> list[Step]:
     return draw(KILLS_SEED, SECONDS, ["kill", "pause"], cast)
 
 
+def clocks(cast: Cast) -> list[Step]:
+    if (reason := why_no_shim()) is not None:
+        pytest.skip(reason)
+    return draw(CLOCKS_SEED, SECONDS, ["clock"], cast)
+
+
 SCHEDULES = {
     "acknowledge-early": deposed_leaders,
     "read-after-lease": deposed_leaders,
     "truncate-by-commit": kills,
     "skip-epoch-check": deposed_leaders,
+    "prune-early": kills,
+    "retain-by-the-wall": clocks,
 }
 
 
@@ -158,7 +168,7 @@ def test_a_planted_fault_is_found(tmp_path: Path, plant: str) -> None:
 
 @pytest.mark.torture
 @pytest.mark.timeout(TEST_SECONDS_MAX)
-@pytest.mark.parametrize("schedule", [deposed_leaders, kills])
+@pytest.mark.parametrize("schedule", [deposed_leaders, kills, clocks])
 def test_without_it_the_same_faults_are_survived(
     tmp_path: Path, schedule: Callable[[Cast], list[Step]]
 ) -> None:

@@ -3,6 +3,9 @@ hides what the torture is there to find."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 
 from fortdb.client.failures import ConnectionFailed
@@ -18,10 +21,11 @@ from fortdb.errors import (
     StorageFailed,
     Unavailable,
 )
-from fortdb.torture.history import Kind, Outcome
-from fortdb.torture.workload import HOT_CALLS_MAX, Keys, outcome_of
+from fortdb.torture.caller import outcome_of
+from fortdb.torture.history import READS, Kind, Outcome
+from fortdb.torture.places import HOT_CALLS_MAX, SORTS, Keys, sort_of
 
-CHANGES = [kind for kind in Kind if kind is not Kind.READ]
+CHANGES = [kind for kind in Kind if kind not in READS]
 
 
 @pytest.mark.parametrize("kind", CHANGES)
@@ -41,9 +45,10 @@ def test_time_outs_broken_connections_and_strange_answers_are_unknown(
     assert outcome_of(kind, error("")) is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize("kind", READS)
 @pytest.mark.parametrize("error", [OutcomeUnknown, ConnectionFailed, Unavailable])
-def test_a_read_without_an_answer_changed_nothing(error: type[FortError]) -> None:
-    assert outcome_of(Kind.READ, error("")) is Outcome.FAILED
+def test_a_read_without_an_answer_changed_nothing(kind: Kind, error: type[FortError]) -> None:
+    assert outcome_of(kind, error("")) is Outcome.FAILED
 
 
 def test_a_command_that_was_not_sent_whole_had_no_effect() -> None:
@@ -57,7 +62,23 @@ def test_a_hot_key_is_left_for_a_fresh_one() -> None:
     assert set(keys.used) == set(called)
 
 
-def test_records_are_in_their_keyspace() -> None:
+def test_keys_of_a_keyspace_are_in_it() -> None:
     keys = Keys("p:", "space")
-    assert keys.hot("e0") == "space/p:{e0}.0"
-    assert keys.has_records("space/p:{e0}.0") and not keys.has_records("p:{r1}.0")
+    assert keys.hot("e0") == "space/p:{e0}.0" and keys.hot("v1") == "space-versions/p:{v1}.0"
+    assert sort_of("space/p:{e0}.0") == sort_of("e0") == "e"
+    assert keys.used_of(["e"]) == ["space/p:{e0}.0"]
+
+
+def test_the_old_sorts_have_most_of_the_calls_and_every_sort_has_some() -> None:
+    """Keys that the search judges find what others do not: an order of all that happened."""
+    keys, chance = Keys("p:", "space"), random.Random(0)
+    drawn = Counter(sort_of(keys.draw_place(chance)) for _ in range(10_000))
+    assert sum(SORTS[sort].share for sort in SORTS) == pytest.approx(1)
+    assert drawn.keys() == SORTS.keys()
+    assert sum(drawn[sort] for sort in "rclk") > 7_500
+
+
+def test_what_the_user_may_not_do_is_not_drawn() -> None:
+    keys, chance = Keys("p:", "space"), random.Random(0)
+    keys.left_out = {"v", "b", "g", "d", "e"}
+    assert {sort_of(keys.draw_place(chance)) for _ in range(1_000)} == set("rclk")
