@@ -48,7 +48,9 @@ REPORT = click.option(
 @click.option("--faults", metavar="A,B,C", help="Only these. [default: all; --list names them]")
 @click.option("--list", "list_faults", is_flag=True, help="Name the faults that there are, and end.")
 @click.option(
-    "--remote", is_flag=True, help="Only clients and judgement, on the ring of --host, --port or --url."
+    "--remote",
+    is_flag=True,
+    help="Only clients and judgement, on the ring of --host, --port or --url; their keys are removed.",
 )
 @DIRECTORY
 @REPORT

@@ -25,13 +25,16 @@ OWNER = user("owner", "p-owner", commands=RIGHTS)
 PLAIN = user("plain", "p-plain", commands=("read", "write"))
 MAKER = user("maker", "p-maker", commands=("read", "write", "admin"))
 BOUND = user("bound", "p-bound", commands=RIGHTS, keyspaces=("orders",))
+OUTSIDE = user("outside", "p-outside", commands=RIGHTS, keyspaces=("default",))
 READER = user("reader", "p-reader", commands=("read",))
 
 
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
     with running_ring(tmp_path_factory.mktemp("ring"), tls=True, partitions=3) as made:
-        users_of(made).write_text(users_of(made).read_text() + OWNER + PLAIN + MAKER + BOUND + READER)
+        users_of(made).write_text(
+            users_of(made).read_text() + OWNER + PLAIN + MAKER + BOUND + OUTSIDE + READER
+        )
         reload(made)
         yield made
 
@@ -93,6 +96,16 @@ def test_who_may_not_govern_holds_nothing(ring: LocalRing, tmp_path: Path) -> No
     calls = report.judgement.calls
     assert calls[Kind.KEEP, Outcome.OK] > 10
     assert (Kind.HOLD, Outcome.FAILED) not in calls and (Kind.HOLD, Outcome.OK) not in calls
+    assert is_empty(ring)
+
+
+def test_who_sees_no_keyspaces_tortures_what_is_outside_of_them(ring: LocalRing, tmp_path: Path) -> None:
+    """Though it may make some, which are dropped again."""
+    report = tortured(ring, tmp_path, "outside")
+    assert len(report.findings.left_out) == 6
+    assert "shows keys of any" in report.findings.left_out["change feed"]
+    assert report.findings.left_out["versions"] == "No permissions to access a key"
+    assert report.judgement.keys_of.keys() == {"registers", "counters", "lists"}
     assert is_empty(ring)
 
 

@@ -139,6 +139,30 @@ def test_what_the_runner_saw_counts_too() -> None:
     assert unjudged.problems == ["not judged: the last reads failed"]
 
 
+def test_every_check_says_what_it_looked_at() -> None:
+    told = report(GOOD, transactions=3, changes=1_234, chains=18, links=1_725, receipts=62, keys_compared=9)
+    text, page = "\n".join(text_lines(told)), html(told)
+    for line in (
+        "transactions on several keys, all together: 3",
+        "the change feed, beside what was written: 1,234 changes",
+        "chains of WORM records followed to their end, and compared: 18 on all replicas, 1,725 links",
+        "receipts of WORM records verified: 62",
+        "replicas compared byte for byte: 9 keys",
+    ):
+        assert line in text and line in page
+    assert "receipts" not in "\n".join(text_lines(report(GOOD)))
+
+
+def test_what_is_left_on_the_ring_of_somebody_else_is_named() -> None:
+    clean = report(GOOD, keys_named="torture-0a1b2c3d")
+    assert clean.remains == ["keys and keyspaces of the torture: torture-0a1b2c3d...; all were removed"]
+    left = report(GOOD, keys_named="torture-0a1b2c3d", left_behind=["2 WORM records"])
+    assert left.verdict is Verdict.LINEARIZABLE, "what is promised was kept"
+    for line in ("keys and keyspaces of the torture: torture-0a1b2c3d...", "still there: 2 WORM records"):
+        assert line in "\n".join(text_lines(left)) and line in html(left)
+    assert report(GOOD).remains == []
+
+
 def test_nothing_read_is_nothing_proved() -> None:
     assert report([]).verdict is Verdict.UNDECIDED
     assert report(GOOD[:1]).verdict is Verdict.UNDECIDED
