@@ -41,7 +41,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
 
 def tortured(ring: LocalRing, directory: Path, name: str) -> Report:
     access = Access(name, f"p-{name}", tls=True, ca=ca_of(ring))
-    options = Options(directory / "run", seed=1, seconds=6)
+    options = Options(directory / "run", seed=1, seconds=4)
     findings = torture_remote(options, Address("127.0.0.1", ring.shape.port), access, lambda glance: None)
     assert Findings.read(options.directory) == findings
     operations, faults = load(options.directory / HISTORY_FILE)
@@ -88,6 +88,7 @@ def test_a_right_that_is_missing_is_named_and_the_rest_is_done(ring: LocalRing, 
     assert is_empty(ring)
 
 
+@pytest.mark.chaos
 def test_who_may_not_govern_holds_nothing(ring: LocalRing, tmp_path: Path) -> None:
     report = tortured(ring, tmp_path, "maker")
     assert report.findings.left_out.keys() == {"holds and BYPASS", "receipts"}
@@ -99,6 +100,7 @@ def test_who_may_not_govern_holds_nothing(ring: LocalRing, tmp_path: Path) -> No
     assert is_empty(ring)
 
 
+@pytest.mark.chaos
 def test_who_sees_no_keyspaces_tortures_what_is_outside_of_them(ring: LocalRing, tmp_path: Path) -> None:
     """Though it may make some, which are dropped again."""
     report = tortured(ring, tmp_path, "outside")
