@@ -12,34 +12,37 @@ from fortdb.replication.messages import FrameReader, Type, decode_json, frame
 
 
 class Hold:
-    """When to stop: at a request with this name, after so many of them. From then on nothing passes any more, as if
-    the router had died the moment before."""
+    """When to stop a router: at a request with this name, after so many of them. From then on nothing of it passes any
+    more, as if it had died the moment before."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
         self._lock = threading.Lock()
-        self._word, self._passes = b"", 0
+        self._word, self._passes, self._stops, self._held = b"", 0, True, ""
 
-    def set(self, word: bytes, passes: int = 0) -> None:
-        """Hold the next router at this request."""
+    def set(self, word: bytes, passes: int = 0, stops: bool = True) -> None:
+        """Hold the router that comes to this request first, or let it pass and only tell."""
         with self._lock:
             self._word, self._passes = b"$%d\r\n%s\r\n" % (len(word), word), passes
+            self._stops, self._held = stops, ""
             self.reached.clear()
 
     def release(self) -> None:
         """Let everything pass."""
         with self._lock:
-            self._word = b""
+            self._word, self._held = b"", ""
             self.reached.clear()
 
-    def lets_pass(self, kind: int, body: bytes) -> bool:
+    def lets_pass(self, router: str, kind: int, body: bytes) -> bool:
         """Whether a frame of a router goes on."""
         with self._lock:
             if self._word and kind == Type.REQUEST and self._word in body[:64]:
                 self._passes -= 1
                 if self._passes < 0:
+                    self._held = router if self._stops else ""
+                    self._word = b""
                     self.reached.set()
-            return not self.reached.is_set()
+            return router != self._held
 
 
 class Turnstile:
@@ -81,12 +84,12 @@ class Turnstile:
             back.join()
 
     def _let_through(self, near: socket.socket, far: socket.socket) -> None:
-        reader, is_router = FrameReader(), False
+        reader, name = FrameReader(), ""
         while data := near.recv(65536):
             for kind, body in reader.feed(data):
                 if kind == Type.HELLO:
-                    is_router = str(decode_json(body)["name"]).startswith("router")
-                if not is_router or self._hold.lets_pass(kind, body):
+                    name = str(decode_json(body)["name"])
+                if not name.startswith("router") or self._hold.lets_pass(name, kind, body):
                     far.sendall(frame(kind, body))
 
 
