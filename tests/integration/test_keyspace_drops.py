@@ -24,6 +24,7 @@ OTHERS = {  # that look like its keys, and are none
     for name in ("doomed", "doomed2/", "doome/", "x/doomed/")
     for number in range(50)
 }
+POLICIES = [Policy.RECORDS, pytest.param(Policy.VERSIONS, marks=pytest.mark.chaos)]
 MIDDLE = 3  # of six partitions have been asked to purge
 
 
@@ -110,7 +111,7 @@ def check_that_nothing_comes_back(client: Client) -> None:
     assert client.count("kept") == 50
 
 
-@pytest.mark.parametrize("policy", [Policy.RECORDS, Policy.VERSIONS])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_leader_is_killed(ring: RingWithTurnstiles, client: Client, policy: Policy) -> None:
     fill(client, policy)
     leader = partition_of(ring).leader
@@ -125,7 +126,7 @@ def test_a_leader_is_killed(ring: RingWithTurnstiles, client: Client, policy: Po
     check_that_nothing_comes_back(client)
 
 
-@pytest.mark.parametrize("policy", [Policy.RECORDS, Policy.VERSIONS])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_router_is_killed(ring: RingWithTurnstiles, client: Client, policy: Policy) -> None:
     """Closed the keyspace stays, for whoever goes on."""
     fill(client, policy)
