@@ -60,7 +60,7 @@ test: $(VENV)/installed ## Unit, property and integration tests
 explore: $(VENV)/installed ## The property tests and the fuzzing with new examples: make explore TIMES=10
 	@for run in $$(seq $(or $(TIMES),3)); do $(BIN)/python -m pytest -q --hypothesis-profile explore -m 'hypothesis and not chaos' --ignore tests/deploy || exit; done
 
-chaos: $(VENV)/installed ## Minutes of random faults, in simulation and on a real ring
+chaos: $(VENV)/installed ## Minutes of faults, in simulation and on real rings: failovers in the middle of each feature
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
 
 test-long-way: $(VENV)/installed ## The tests of whole rings without the functions in C, as on a machine without a C compiler

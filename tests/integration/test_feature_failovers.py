@@ -24,6 +24,8 @@ from tests.support.failovers import failover_under
 from tests.support.rings import holder_of, module_ring
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.chaos
+
 NOTHING = RecordId(0, 0)
 DAY_MS = 86_400_000
 

@@ -18,13 +18,15 @@ from tests.support.rings import kept_up, partition_of, small_shape, wait_healthy
 from tests.support.turnstiles import RingWithTurnstiles
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.chaos
+
 KEYS = 900
 OTHERS = {  # that look like its keys, and are none
     f"{name}{number}": f"{number}"
     for name in ("doomed", "doomed2/", "doome/", "x/doomed/")
     for number in range(50)
 }
-POLICIES = [Policy.RECORDS, pytest.param(Policy.VERSIONS, marks=pytest.mark.chaos)]
+POLICIES = [Policy.RECORDS, Policy.VERSIONS]
 MIDDLE = 3  # of six partitions have been asked to purge
 
 
