@@ -380,6 +380,10 @@ PyObject *lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 PyObject *lane_encode_batch(PyObject *module, PyObject *batch);
 
+/* --- the journal (journal.c) ---------------------------------------------------------------------------------- */
+
+PyObject *lane_begin_sync(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */
 
 PyObject *lane_receive(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -52,7 +52,7 @@ note_time(PyObject *loop)
     return set_number(loop, LOOP, LOOP_NOW_MS, steady_ms());
 }
 
-/* turn(loop, timeout_ms): one wait, and everybody woken whom it concerns. */
+/* turn(loop, timeout_ms): one wait, and everybody woken whom it concerns; how many descriptors were ready. */
 PyObject *
 lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -92,5 +92,5 @@ lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count)
         if (result < 0)
             return NULL;
     }
-    Py_RETURN_NONE;
+    return PyLong_FromLong(ready < 0 ? 0 : ready);
 }

@@ -4,7 +4,7 @@
 static PyMethodDef methods[] = {
     {"bind", lane_bind, METH_O, "bind(cls): find the slots of a class that C works on."},
     {"turn", (PyCFunction)(void (*)(void))lane_turn, METH_FASTCALL,
-     "turn(loop, timeout_ms): wait for descriptors, and wake whom they concern."},
+     "turn(loop, timeout_ms): wait for descriptors, and wake whom they concern; how many there were."},
     {"hash_of", lane_hash_of, METH_O, "hash_of(key): the key's token as bytes."},
     {"hash_portably", lane_hash_portably, METH_O, "hash_portably(key): the same without the processor's extensions."},
     {"flush", lane_flush, METH_O, "flush(streams): send what has collected."},
@@ -14,6 +14,8 @@ static PyMethodDef methods[] = {
      "write_replicas(service, batch, touched): put what each wants written into the batch."},
     {"go_on", (PyCFunction)(void (*)(void))lane_go_on, METH_FASTCALL,
      "go_on(service, touched, written): it is on the disk; tell everybody who waits for that."},
+    {"begin_sync", (PyCFunction)(void (*)(void))lane_begin_sync, METH_FASTCALL,
+     "begin_sync(descriptor, start, size): have the disk begin to write a piece of a file."},
     {"encode_batch", lane_encode_batch, METH_O, "encode_batch(batch): its form in the journal."},
     {"give_answers", (PyCFunction)(void (*)(void))lane_give_answers, METH_FASTCALL,
      "give_answers(service, hosted): give what the acknowledgements that have come allow."},

@@ -50,6 +50,7 @@ class Loop:
         self._epoll.register(self.wakeup, READ)
         self._running = False
         self._again = False
+        self._before_waiting: Callable[[], None] | None = None
 
     def register(self, descriptor: int, handler: Handler, events: int = READ) -> None:
         """Watch a descriptor."""
@@ -91,23 +92,41 @@ class Loop:
         """Do not wait before the next tick: work is left."""
         self._again = True
 
+    def before_waiting(self, call: Callable[[], None]) -> None:
+        """Run `call` in the next turn, if nothing has arrived then: what can wait while there is work. It is
+        forgotten otherwise."""
+        self._before_waiting = call
+
     def run(self, on_tick: Callable[[], None]) -> None:
         """Serve until stopped."""
         self._running = True
         while self._running:
-            if lane is None:
-                self._turn()
-            else:
-                lane.turn(self, self._timeout_ms())
+            self._wait()
             while self._calls:
                 self._calls.popleft()()
             while self._timers and self._timers[0][0] <= self.now_ms:
                 heapq.heappop(self._timers)[2]()
             on_tick()
+        self._call_before_waiting()
 
-    def _turn(self) -> None:
-        """Wait for descriptors, and wake whom they concern."""
-        events = self._epoll.poll(self._timeout_ms() / 1000)
+    def _wait(self) -> None:
+        if self._before_waiting is not None:
+            if self._turn(0):
+                self._before_waiting = None
+                return
+            self._call_before_waiting()
+        self._turn(self._timeout_ms())
+
+    def _call_before_waiting(self) -> None:
+        call, self._before_waiting = self._before_waiting, None
+        if call is not None:
+            call()
+
+    def _turn(self, timeout_ms: int) -> int:
+        """Wait for descriptors, and wake whom they concern; how many were ready."""
+        if lane is not None:
+            return lane.turn(self, timeout_ms)  # type: ignore[no-any-return]
+        events = self._epoll.poll(timeout_ms / 1000)
         self.now_ms = steady_ms()
         for descriptor, event in events:
             handler = self.handlers.get(descriptor)
@@ -119,6 +138,7 @@ class Loop:
                 handler.readable()
             if event & WRITE and descriptor in self.handlers:
                 handler.writable()
+        return len(events)
 
     def stop(self) -> None:
         """Let `run` return after the present tick."""

@@ -71,7 +71,8 @@ class NodeCore:
 
     def __init__(self, loop: Loop, outbox: Outbox, engine: Engine, own: Greeting, settings: Settings) -> None:
         self.loop = loop
-        self.outbox = outbox
+        self.outbox = outbox  # of members and routers
+        self.answers = Outbox()  # to clients, which are sent while the disk writes
         self.engine = engine
         self.own = own
         self.settings = settings

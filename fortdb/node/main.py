@@ -133,7 +133,7 @@ class Node:
         clients = NodeClients(self.service, self._information, lambda: redis_settings(self.front))
         self.front = Front(
             self.loop,
-            outbox,
+            self.service.answers,
             clients,
             host=config.client.host,
             port=config.client.port,

@@ -11,12 +11,16 @@ later call, and `failure` says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 UNBOUNDED = 1 << 62
 """For whoever sets no bound."""
+
+
+def nothing_meanwhile() -> None:
+    """For whoever has nothing to do while the disk writes."""
 
 
 class ReplicaState(NamedTuple):
@@ -125,8 +129,9 @@ class Engine(Protocol):
 
     def batch(self) -> Batch: ...
 
-    def write(self, batch: Batch, sync: bool) -> None:
-        """Make the batch visible; with `sync`, return only once it is on disk."""
+    def write(self, batch: Batch, sync: bool, meanwhile: Callable[[], None] = nothing_meanwhile) -> None:
+        """Make the batch visible; with `sync`, return only once it is on disk. `meanwhile` is called once,
+        while the disk is at it; it must not call the engine."""
         ...
 
     def entries(self, partition: int, first: int, last: int, bytes_max: int) -> list[bytes]:

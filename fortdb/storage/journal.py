@@ -178,6 +178,11 @@ class Journal:
         for start in range(0, len(payload), room):
             self._append(payload[start : start + room], more=start + room < len(payload))
 
+    def begin_sync(self) -> None:
+        """`sync` will come soon: the disk may as well begin."""
+        if self._syncs and self.synced_through < self.sequence:
+            self._active.begin_sync()
+
     def sync(self) -> None:
         """Return once every batch is on the disk. Raises `OSError`."""
         if self._syncs and self.synced_through < self.sequence:

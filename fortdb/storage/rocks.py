@@ -41,7 +41,7 @@ from rocksdict import Cache
 from fortdb.errors import DiskFull, StorageFailed
 from fortdb.storage.batch import DELETE_DATA_RANGE, RocksBatch, decode_batch
 from fortdb.storage.database import Database, Marker
-from fortdb.storage.engine import UNBOUNDED, Batch, EngineStats, ReplicaState
+from fortdb.storage.engine import UNBOUNDED, Batch, EngineStats, ReplicaState, nothing_meanwhile
 from fortdb.storage.failing import Failing
 from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.keys import (
@@ -169,27 +169,37 @@ class RocksEngine(Failing):
         """A new, empty batch."""
         return RocksBatch()
 
-    def write(self, batch: Batch, sync: bool) -> None:
-        """Make the batch visible; with `sync`, return only once it is on disk, with all before it."""
+    def write(
+        self, batch: Batch, sync: bool, meanwhile: Callable[[], None] = nothing_meanwhile
+    ) -> None:
+        """Make the batch visible; with `sync`, return only once it is on disk, with all before it. `meanwhile`
+        is called once, while the disk is at it; it must not call the engine."""
         assert isinstance(batch, RocksBatch)
         with self._writing:
             self.refuse_if_failed()
-            size = 0
             try:
-                if not batch.is_empty():
-                    payload = batch.encode()
-                    size = len(payload)
-                    self._journal.append(payload)
+                size = self._append(batch, sync)
+                if batch.ranges:
+                    self._delete_ranges(batch.ranges)
+                if size:
+                    self._active.add(batch, self._journal.sequence, size)
+                    self._bound_memory()
+                    self._bound_journal()
+                meanwhile()
                 if sync:
                     self._journal.sync()
             except OSError as error:
                 self.fail(error)
-            if batch.ranges:
-                self._delete_ranges(batch.ranges)
-            if size:
-                self._active.add(batch, self._journal.sequence, size)
-                self._bound_memory()
-                self._bound_journal()
+
+    def _append(self, batch: RocksBatch, sync: bool) -> int:
+        """Write it to the journal, and have the disk begin if it is to `sync`; its size there."""
+        if batch.is_empty():
+            return 0
+        payload = batch.encode()
+        self._journal.append(payload)
+        if sync:
+            self._journal.begin_sync()
+        return len(payload)
 
     # Between memory and RocksDB. Called with `_writing` held, unless they say otherwise.
 

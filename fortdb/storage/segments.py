@@ -29,6 +29,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from fortdb.errors import StorageFailed
+from fortdb.native import lane
 
 HEADER_BYTES = 4096  # a page of its own: writing a record never touches it
 _MAGIC = b"FORTJRN1"
@@ -48,7 +49,7 @@ MAKING = "making"
 class Segment:
     """A segment that is open for one use."""
 
-    __slots__ = ("_descriptor", "_seed", "last", "path", "position", "salt", "size", "use")
+    __slots__ = ("_descriptor", "_seed", "_synced", "last", "path", "position", "salt", "size", "use")
 
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
@@ -57,13 +58,14 @@ class Segment:
         self.use = 0
         self.last = 0
         """The sequence of its last record."""
-        self.position = HEADER_BYTES
+        self.position = self._synced = HEADER_BYTES
         self.salt = b""
         self._seed = 0
 
     def begin(self, use: int) -> None:
         """Make it empty, durably, for the use of that number."""
-        self.use, self.last, self.position = use, 0, HEADER_BYTES
+        self.use, self.last = use, 0
+        self.position = self._synced = HEADER_BYTES
         self.salt = secrets.token_bytes(8)
         self._seed = crc32(self.salt)
         header = _HEADER.pack(_MAGIC, use, self.salt, self.size)
@@ -80,12 +82,19 @@ class Segment:
         self.position = position + RECORD_BYTES + length
         self.last = sequence
 
+    def begin_sync(self) -> None:
+        """Have the disk begin with what `sync` has to wait for, and return: nothing is safe by that, and no
+        error is told. Only where the functions in C are."""
+        if lane is not None:
+            lane.begin_sync(self._descriptor, self._synced, self.position - self._synced)
+
     def sync(self) -> None:
         """Return once everything written is on the disk."""
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
             raise _named(error, self.path) from error
+        self._synced = self.position
 
     def close(self) -> None:
         """Idempotent."""

@@ -97,7 +97,7 @@ class GuardedNode:
         clients = NodeClients(self.service, dict, dict)
         self.front = Front(
             self.loop,
-            outbox,
+            self.service.answers,
             clients,
             host="127.0.0.1",
             port=0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from fortdb.node.clients import NodeClients
 from fortdb.protocol.resp import pack
 from fortdb.replication.entries import decode_entry
 from fortdb.ring.tokens import TokenMap, _hash_of
+from fortdb.storage.engine import nothing_meanwhile
 from tests.support.ways import (
     FOREVER_MS,
     PARTITION,
@@ -49,7 +51,7 @@ class Node(NodeProcess):
         clients = NodeClients(self.service, dict, dict)
         self.front = Front(
             self.loop,
-            self.outbox,
+            self.service.answers,
             clients,
             host="127.0.0.1",
             port=0,
@@ -127,6 +129,33 @@ COMMANDS = st.one_of(
 def test_answers_and_log_are_the_same(commands: list[tuple[bytes, ...]], sizes: list[int]) -> None:
     data = b"".join(pack(command) for command in commands)
     same(Node, lambda made: made.say(data, tuple(sizes)))
+
+
+@pytest.mark.parametrize("in_c", [True, False])
+def test_answers_leave_while_the_disk_has_the_next_batch(in_c: bool) -> None:
+    with Node(in_c) as made:
+        service, write = made.service, made.engine.write
+        told: list[tuple[bytes, bytes]] = []
+
+        def note(batch: Any, sync: bool, meanwhile: Callable[[], None] = nothing_meanwhile) -> None:
+            def told_meanwhile() -> None:
+                before = received(made.client)
+                meanwhile()
+                told.append((before, received(made.client)))
+
+            write(batch, sync, told_meanwhile)
+
+        service.engine.write = note  # type: ignore[method-assign]
+        for value in (b"1", b"2"):
+            made.client.sendall(pack([b"SET", b"a", value]))
+            while not made.loop._turn(0):
+                pass
+            service.tick()
+        assert told == [(b"", b""), (b"", b"+OK\r\n")]
+        assert received(made.client) == b""
+        made.loop.call_later(0, made.loop.stop)
+        made.loop.run(lambda: None)  # nothing comes, so it says what it has before it waits
+        assert received(made.client) == b"+OK\r\n"
 
 
 def test_what_is_between_multi_and_exec_waits() -> None:

@@ -70,6 +70,7 @@ from fortdb.replication.progress import Phase
 from fortdb.ring.tokens import token_of
 from fortdb.storage import batch as batch_module
 from fortdb.storage.batch import RocksBatch
+from fortdb.storage.engine import nothing_meanwhile
 from fortdb.storage.rocks import RocksEngine
 from tests.support.ways import EPOCH, FOREVER_MS, needs_c, received
 
@@ -105,9 +106,9 @@ class Node:
         self.offset, self.promised = 0, 0  # of the log of the leader that this node follows
         write = self.engine.write
 
-        def note(batch: Any, sync: bool) -> None:
+        def note(batch: Any, sync: bool, meanwhile: Callable[[], None] = nothing_meanwhile) -> None:
             self.told.append(("write", sync, self.queued(), self.answered(), *self.batch(batch)))
-            write(batch, sync)
+            write(batch, sync, meanwhile)
 
         self.engine.write = note  # type: ignore[method-assign]
         self.service.requests.ready_to_hand_over = lambda hosted, leader: self.told.append(_partition(hosted))
