@@ -384,6 +384,10 @@ PyObject *lane_encode_batch(PyObject *module, PyObject *batch);
 
 PyObject *lane_begin_sync(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
+/* --- tables (sort.c) ---------------------------------------------------------------------------------------- */
+
+PyObject *lane_sort_keys(PyObject *module, PyObject *keys);
+
 /* --- a node's requests (node.c) ------------------------------------------------------------------- */
 
 PyObject *lane_receive(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -17,6 +17,7 @@ static PyMethodDef methods[] = {
     {"begin_sync", (PyCFunction)(void (*)(void))lane_begin_sync, METH_FASTCALL,
      "begin_sync(descriptor, start, size): have the disk begin to write a piece of a file."},
     {"encode_batch", lane_encode_batch, METH_O, "encode_batch(batch): its form in the journal."},
+    {"sort_keys", lane_sort_keys, METH_O, "sort_keys(keys): sort a list of bytes."},
     {"give_answers", (PyCFunction)(void (*)(void))lane_give_answers, METH_FASTCALL,
      "give_answers(service, hosted): give what the acknowledgements that have come allow."},
     {"receive", (PyCFunction)(void (*)(void))lane_receive, METH_FASTCALL,

@@ -28,7 +28,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
@@ -119,9 +119,9 @@ class Database:
         """Carry changes out, in order and at once."""
         self._carry_out(lambda: self._batch(operations))
 
-    def write_data(self, pairs: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Put data keys, or delete those without a value; at once."""
-        self._carry_out(lambda: self._batch_of_data(pairs))
+    def write_data(self, keys: Sequence[bytes], data: Mapping[bytes, bytes | None]) -> None:
+        """Put these keys as they are in the data, or delete those without a value; at once."""
+        self._carry_out(lambda: self._batch_of_data(keys, data))
 
     def flush(self, marker: Marker) -> None:
         """Return once everything up to the marker is on the disk; all of it has been written before."""
@@ -180,15 +180,16 @@ class Database:
                 batch.delete_range(key, value, handle_of[kind])
         return batch
 
-    def _batch_of_data(self, pairs: Sequence[tuple[bytes, bytes | None]]) -> WriteBatch:
-        data = self._handles[DATA]
+    def _batch_of_data(self, keys: Sequence[bytes], data: Mapping[bytes, bytes | None]) -> WriteBatch:
+        handle = self._handles[DATA]
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
-        for key, value in pairs:
+        for key in keys:
+            value = data[key]
             if value is None:
-                delete(key, data)
+                delete(key, handle)
             else:
-                put(key, value, data)
+                put(key, value, handle)
         return batch
 
     def _batch_of_marker(self, marker: Marker) -> WriteBatch:

@@ -49,13 +49,14 @@ class Recent:
         if self._young_bytes > self._generation_bytes:
             self._former, self.young, self._young_bytes = self.young, {}, 0
 
-    def forget(self, pairs: Iterable[tuple[bytes, object]]) -> None:
+    def forget(self, keys: Iterable[bytes]) -> None:
         """RocksDB has other values of these keys now. Any thread: as long as this is not done, the tables
         have the keys."""
         young, former = self.young, self._former
-        for key, _ in pairs:
-            young.pop(key, None)
-            former.pop(key, None)
+        if young or former:
+            for key in keys:
+                young.pop(key, None)
+                former.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -69,7 +69,7 @@ _ABSENT = object()
 
 _SEGMENT_BYTES_MIN, _SEGMENT_BYTES_MAX = 1 << 20, 16 << 20
 _SEGMENTS_BESIDE = 4  # the active one, two that are ready, and one that fills while RocksDB flushes
-_TABLE_BYTES_MAX = 8 << 20  # moving it takes some ten milliseconds, which a walk may have to wait for
+_TABLE_BYTES_MAX = 16 << 20  # of batches; the longer it fills, the more is written over and moved once
 _PAUSE_S = 0.00005  # long enough to wake a thread that waits for the interpreter
 
 
@@ -169,9 +169,7 @@ class RocksEngine(Failing):
         """A new, empty batch."""
         return RocksBatch()
 
-    def write(
-        self, batch: Batch, sync: bool, meanwhile: Callable[[], None] = nothing_meanwhile
-    ) -> None:
+    def write(self, batch: Batch, sync: bool, meanwhile: Callable[[], None] = nothing_meanwhile) -> None:
         """Make the batch visible; with `sync`, return only once it is on disk, with all before it. `meanwhile`
         is called once, while the disk is at it; it must not call the engine."""
         assert isinstance(batch, RocksBatch)
@@ -206,7 +204,7 @@ class RocksEngine(Failing):
     def _bound_memory(self) -> None:
         """Freeze a table that is full. While the next one fills, the frozen one is moved as fast at least:
         what the other thread does not get done meanwhile is done here, a little with every write."""
-        share = self._active.size_bytes / self._table_bytes
+        share = self._active.share_full(self._table_bytes)
         if share >= 1:
             self._freeze()
         elif (frozen := self._frozen) is not None:
@@ -254,9 +252,9 @@ class RocksEngine(Failing):
                 return False
             if frozen.operations:
                 self._move_operations_of(frozen)
-            elif data := frozen.next_data():
-                self._database.write_data(data)
-                self.recent.forget(data)
+            elif keys := frozen.next_keys():
+                self._database.write_data(keys, frozen.data)
+                self.recent.forget(keys)
             else:
                 self._database.write(frozen.changed_states())
                 self._moved_through = max(self._moved_through, frozen.through)  # an empty table has no batch

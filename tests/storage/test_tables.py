@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fortdb.errors import DiskFull, StorageFailed
+from fortdb.storage.database import Database
 from fortdb.storage.engine import ReplicaState
 from fortdb.storage.recent import Recent
 from fortdb.storage.rocks import RocksEngine
+from fortdb.storage.table import Table
 from tests.storage.engines import MEBIBYTE, open_engine
 from tests.support.waiting import eventually
 
@@ -69,6 +74,38 @@ def test_without_the_other_thread_writes_move_as_fast_as_they_fill(tmp_path: Pat
     assert longest < 600  # two tables of 256 KiB
     assert engine.count(*ALL) == 3000
     engine.close()
+
+
+def test_what_is_written_often_is_moved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_engine(tmp_path / "engine", 4 * MEBIBYTE)
+    engine._mover.stop()
+    moved: list[bytes] = []
+    write_data = Database.write_data
+
+    def note(database: Database, keys: Sequence[bytes], data: Mapping[bytes, bytes | None]) -> None:
+        moved.extend(keys)
+        write_data(database, keys, data)
+
+    monkeypatch.setattr(Database, "write_data", note)
+    for number in range(1000):
+        batch = engine.batch()
+        batch.put_data(b"\x01%d" % (number % 7), b"%d" % number)
+        engine.write(batch, sync=True)
+    assert engine.count(*ALL) == 7
+    assert moved == [b"\x01%d" % number for number in range(7)]
+    assert in_rocksdb(engine, b"\x013") == b"997"
+    engine.close()
+
+
+@given(st.lists(st.binary(max_size=12) | st.binary(max_size=3).map(lambda end: bytes(7) + end)))
+def test_keys_are_sorted_as_python_does(keys: list[bytes]) -> None:
+    table = Table()
+    table.data = dict.fromkeys(keys, b"")
+    table.freeze()
+    taken: list[bytes] = []
+    while some := table.next_keys():
+        taken += some
+    assert taken == sorted(set(keys))
 
 
 def test_what_is_not_due_is_not_moved(tmp_path: Path) -> None:
