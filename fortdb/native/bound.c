@@ -103,8 +103,8 @@ tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items)
     int whole = 1;
     for (Py_ssize_t at = 0; at < count; at++)
         whole &= items[at] != NULL;
-    if (whole)
-        made = type->tp_alloc(type, count);
+    if (whole) /* a tuple itself is rather taken from the free ones */
+        made = type == &PyTuple_Type ? PyTuple_New(count) : type->tp_alloc(type, count);
     for (Py_ssize_t at = 0; at < count; at++) {
         if (made != NULL)
             PyTuple_SET_ITEM(made, at, items[at]);
@@ -131,19 +131,58 @@ append_and_release(PyObject *list, PyObject *item)
 
 /* --- queues: collections.deque ------------------------------------------------------------------------------ */
 
+/* The functions behind the names of its methods, looked up once and not for every item. */
+static struct {
+    PyTypeObject *type;
+    PyCFunction append, popleft;
+} known_queue;
+
+static PyCFunction
+method_of(PyTypeObject *type, const char *name)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)type, name);
+    if (method == NULL)
+        return NULL;
+    PyCFunction function = NULL;
+    if (Py_IS_TYPE(method, &PyMethodDescr_Type))
+        function = ((PyMethodDescrObject *)method)->d_method->ml_meth;
+    else
+        PyErr_Format(PyExc_TypeError, "%s.%s is not in C", type->tp_name, name);
+    Py_DECREF(method);
+    return function;
+}
+
+/* 0, or -1 with an exception if it is no deque. */
+static int
+check_queue(PyObject *queue)
+{
+    PyTypeObject *type = Py_TYPE(queue);
+    if (type == known_queue.type)
+        return 0;
+    if (strcmp(type->tp_name, "collections.deque") != 0) {
+        PyErr_Format(PyExc_TypeError, "%s is no deque", type->tp_name);
+        return -1;
+    }
+    known_queue.append = method_of(type, "append");
+    known_queue.popleft = known_queue.append == NULL ? NULL : method_of(type, "popleft");
+    if (known_queue.popleft == NULL)
+        return -1;
+    known_queue.type = type;
+    return 0;
+}
+
 int
 queue_add(PyObject *queue, PyObject *item)
 {
-    static PyObject *append;
-    if (append == NULL && (append = PyUnicode_InternFromString("append")) == NULL)
-        return -1;
-    return called(PyObject_CallMethodOneArg(queue, append, item));
+    return check_queue(queue) < 0 ? -1 : called(known_queue.append(queue, item));
 }
 
 PyObject *
 queue_first(PyObject *queue)
 {
-    PyObject *first = PyObject_Size(queue) > 0 ? PySequence_GetItem(queue, 0) : NULL;
+    if (check_queue(queue) < 0 || Py_TYPE(queue)->tp_as_sequence->sq_length(queue) == 0)
+        return NULL;
+    PyObject *first = Py_TYPE(queue)->tp_as_sequence->sq_item(queue, 0);
     Py_XDECREF(first); /* the queue holds it */
     return first;
 }
@@ -151,10 +190,5 @@ queue_first(PyObject *queue)
 int
 queue_pop(PyObject *queue)
 {
-    static PyObject *popleft;
-    if (popleft == NULL && (popleft = PyUnicode_InternFromString("popleft")) == NULL)
-        return -1;
-    PyObject *item = PyObject_CallMethodNoArgs(queue, popleft);
-    Py_XDECREF(item);
-    return item == NULL ? -1 : 0;
+    return check_queue(queue) < 0 ? -1 : called(known_queue.popleft(queue, NULL));
 }

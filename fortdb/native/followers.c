@@ -5,43 +5,6 @@
  * changed: whatever is not as it should be is declined, and Python finds it again and says what it is. */
 #include "lane.h"
 
-/* --- checksums: CRC-32 as zlib's, eight bytes at a time ------------------------------------------ */
-
-static uint32_t crc_table[8][256];
-
-static void
-make_crc_table(void)
-{
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        uint32_t sum = byte;
-        for (int bit = 0; bit < 8; bit++)
-            sum = sum >> 1 ^ (sum & 1 ? 0xEDB88320u : 0);
-        crc_table[0][byte] = sum;
-    }
-    for (int slice = 1; slice < 8; slice++)
-        for (int byte = 0; byte < 256; byte++) {
-            uint32_t before = crc_table[slice - 1][byte];
-            crc_table[slice][byte] = before >> 8 ^ crc_table[0][before & 255];
-        }
-}
-
-uint32_t
-crc32_of(const uint8_t *at, size_t size)
-{
-    uint32_t sum = 0xFFFFFFFFu;
-    if (crc_table[0][1] == 0)
-        make_crc_table();
-    for (; size >= 8; at += 8, size -= 8) {
-        uint32_t low = sum ^ (uint32_t)number_from(at, 4), high = (uint32_t)number_from(at + 4, 4);
-        sum = crc_table[7][low & 255] ^ crc_table[6][low >> 8 & 255] ^ crc_table[5][low >> 16 & 255]
-              ^ crc_table[4][low >> 24] ^ crc_table[3][high & 255] ^ crc_table[2][high >> 8 & 255]
-              ^ crc_table[1][high >> 16 & 255] ^ crc_table[0][high >> 24];
-    }
-    for (; size > 0; at++, size--)
-        sum = sum >> 8 ^ crc_table[0][(sum ^ *at) & 255];
-    return ~sum;
-}
-
 /* --- entries -------------------------------------------------------------------------------------- */
 
 /* The operation at `*at`, and what it says of its request (NULL if nothing) as (RequestId, reply). */

@@ -230,6 +230,12 @@ void token_bytes(const uint8_t *key, size_t size, uint8_t token[8]);
 PyObject *lane_hash_of(PyObject *module, PyObject *key);
 PyObject *lane_hash_portably(PyObject *module, PyObject *key);
 
+/* --- checksums (crc32.c) -------------------------------------------------------------------- */
+
+uint32_t crc32_of(const uint8_t *at, size_t size); /* as zlib's */
+PyObject *lane_crc32(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_crc32_portably(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 /* --- requests (resp.c) ----------------------------------------------------------------------- */
 
 typedef struct {
@@ -343,7 +349,6 @@ void put_reply_head(char *to, uint64_t partition, uint64_t epoch, uint64_t seque
 
 /* --- followers (followers.c) --------------------------------------------------------------------------- */
 
-uint32_t crc32_of(const uint8_t *at, size_t size); /* as zlib's */
 Outcome hear_append(FrameTurn *turn, const Frame *frame); /* as a frame of a node's peer */
 
 /* --- answers to routers (requests.c) --------------------------------------------------------------------- */

@@ -478,25 +478,40 @@ goes_on_plainly(PyObject *hosted, PyObject *replica, PyObject *leader)
            && slot_of(hosted, HOSTED, HOSTED_MEMBERS) == members_of(leader);
 }
 
-/* `Leader.applied` */
+/* The effects of the entry at `offset` are in the data now. */
+static int
+forget(PyObject *overlay, PyObject *operations, int64_t offset)
+{
+    for (Py_ssize_t number = 0; number < PyList_GET_SIZE(operations); number++) {
+        PyObject *key = PyTuple_GET_ITEM(PyList_GET_ITEM(operations, number), 1);
+        PyObject *known = PyDict_GetItemWithError(overlay, key);
+        if (known != NULL && PyLong_AsLongLong(PyTuple_GET_ITEM(known, 1)) == offset)
+            PyDict_DelItem(overlay, key);
+        if (PyErr_Occurred())
+            return -1;
+    }
+    return 0;
+}
+
+/* `Leader.applied`. If nothing else is under way, no effect is left, and they go together. */
 static int
 forget_applied(PyObject *leader, PyObject *taken)
 {
-    PyObject *overlay = slot_of(leader, LEADER, LEADER_OVERLAY);
+    PyObject *overlay = slot_of(leader, LEADER, LEADER_OVERLAY), *log = slot_of(leader, LEADER, LEADER_LOG);
     int64_t uncommitted = number_at(leader, LEADER, LEADER_UNCOMMITTED_BYTES);
+    int all = is_empty(slot_of(leader, LEADER, LEADER_OPERATIONS))
+              && queue_first(slot_of(log, LOG, LOG_PENDING)) == NULL;
+    if (PyErr_Occurred())
+        return -1;
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(taken); at++) {
-        PyObject *entry = PyList_GET_ITEM(taken, at), *operations = PyTuple_GET_ITEM(entry, 2);
+        PyObject *entry = PyList_GET_ITEM(taken, at);
         int64_t offset = PyLong_AsLongLong(PyTuple_GET_ITEM(entry, 0));
         uncommitted -= PyBytes_GET_SIZE(PyTuple_GET_ITEM(entry, 1));
-        for (Py_ssize_t number = 0; number < PyList_GET_SIZE(operations); number++) {
-            PyObject *key = PyTuple_GET_ITEM(PyList_GET_ITEM(operations, number), 1);
-            PyObject *known = PyDict_GetItemWithError(overlay, key);
-            if (known != NULL && PyLong_AsLongLong(PyTuple_GET_ITEM(known, 1)) == offset)
-                PyDict_DelItem(overlay, key);
-            if (PyErr_Occurred())
-                return -1;
-        }
+        if (!all && forget(overlay, PyTuple_GET_ITEM(entry, 2), offset) < 0)
+            return -1;
     }
+    if (all)
+        PyDict_Clear(overlay);
     return set_number(leader, LEADER, LEADER_UNCOMMITTED_BYTES, uncommitted);
 }
 

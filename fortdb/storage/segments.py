@@ -21,15 +21,17 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
-from zlib import crc32
 
 from fortdb.errors import StorageFailed
 from fortdb.native import lane
+
+crc32 = zlib.crc32 if lane is None else lane.crc32
 
 HEADER_BYTES = 4096  # a page of its own: writing a record never touches it
 _MAGIC = b"FORTJRN1"
