@@ -23,7 +23,7 @@ Bound bound[CLASSES] = {
                  {"leading", "epoch", "leader_name", "aligned", "log", "acknowledgements", "partition", "replies",
                   "abandoned", "installing"}},
     [LEADER] = {"Leader",
-                {"overlay", "waiting", "proposal", "operations", "proposal_bytes", "uncommitted_bytes",
+                {"overlay", "waiting", "proposal", "operations", "uncommitted_bytes",
                  "next_offset", "has_enough", "log", "waiting_synced", "outbox", "progress", "node", "epoch",
                  "in_sync", "transfer_to"}},
     [LOG] = {"ReplicaLog",
@@ -43,7 +43,6 @@ Bound bound[CLASSES] = {
     [BATCH] = {"RocksBatch", {"data", "operations", "states", "_deletes"}},
     [PROPOSED] = {"Proposed", {NULL}},
     [OPERATION] = {"Operation", {NULL}},
-    [WAITER] = {"Waiter", {NULL}},
     [FRAMES] = {"FrameStream", {"other", "tail", "is_special", "way"}},
     [GREETING] = {"Greeting", {"session", "name"}},
     [REQUEST_SLOT] = {"RequestSlot", {"peer", "partition", "epoch", "sequence"}},
@@ -119,6 +118,15 @@ called(PyObject *result)
 {
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+char *
+bytearray_room(PyObject *array, size_t size)
+{
+    Py_ssize_t before = PyByteArray_GET_SIZE(array);
+    if (PyByteArray_Resize(array, before + (Py_ssize_t)size) < 0)
+        return NULL;
+    return PyByteArray_AS_STRING(array) + before;
 }
 
 int

@@ -26,7 +26,7 @@
 
 typedef enum {
     LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, LOG,
-    OPERATION, WAITER, FRAMES, GREETING, REQUEST_SLOT, MEMORY, SESSION, LINK, ROUTER, CHANNEL, UNANSWERED, LATENCY,
+    OPERATION, FRAMES, GREETING, REQUEST_SLOT, MEMORY, SESSION, LINK, ROUTER, CHANNEL, UNANSWERED, LATENCY,
     RECENT, LINKS, LOG_SHAPE_TYPE, PENDING, ACK, REQUEST_ID, IN_SYNC, PHASE, PROGRESS, SEGMENTS, BATCH, PROPOSED,
     CLASSES
 } Class;
@@ -57,7 +57,7 @@ enum {
     REPLICA_PARTITION, REPLICA_REPLIES, REPLICA_ABANDONED, REPLICA_INSTALLING
 };
 enum {
-    LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS, LEADER_PROPOSAL_BYTES,
+    LEADER_OVERLAY, LEADER_WAITING, LEADER_PROPOSAL, LEADER_OPERATIONS,
     LEADER_UNCOMMITTED_BYTES, LEADER_NEXT_OFFSET, LEADER_HAS_ENOUGH, LEADER_LOG, LEADER_WAITING_SYNCED,
     LEADER_OUTBOX, LEADER_PROGRESS, LEADER_NODE, LEADER_EPOCH, LEADER_IN_SYNC, LEADER_TRANSFER_TO
 };
@@ -165,6 +165,9 @@ set_flag(PyObject *object, Class cls, int field, int flag)
 PyObject *tuple_of(PyTypeObject *type, Py_ssize_t count, PyObject *const *items);
 
 int called(PyObject *result); /* 0, or -1 if a call failed; the reference is taken over */
+/* Room for so many more bytes at the end of a bytearray; NULL and an exception if there is none. */
+char *bytearray_room(PyObject *array, size_t size);
+
 int append_and_release(PyObject *list, PyObject *item); /* the reference is taken over, also on failure */
 
 int queue_add(PyObject *queue, PyObject *item); /* at the end of a deque */

@@ -79,8 +79,8 @@ PyObject *
 lane_receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     static const Class needed[] = {LOOP,   OUTBOX, STREAM,  CLIENT, SLOT,      TOKENS,
-                                   SERVICE, HOSTED, REPLICA, LEADER, OPERATION, WAITER};
-    if (!all_bound(needed, 12))
+                                   SERVICE, HOSTED, REPLICA, LEADER, OPERATION};
+    if (!all_bound(needed, 11))
         return NULL;
     if (count != 3 || !is_a(args[0], CLIENT) || !is_a(args[1], SERVICE) || !PyList_CheckExact(args[2]))
         return PyErr_Format(PyExc_TypeError, "receive(connection, service, counts)");

@@ -177,37 +177,61 @@ read_plain(PyObject *service, PyObject *leader, PyObject *at, Output *replies)
 
 /* `encode_operation` of a PUT of a value that does not expire, and of the request that asks for it, if it has
  * an id. */
-static PyObject *
-encoded_put(PyObject *key, PyObject *stored, const Identity *identity)
+typedef struct {
+    Slice key, stored, reply;
+    const Identity *identity;
+    uint64_t session;
+} Put;
+
+static size_t
+encoded_size(const Put *put)
 {
-    size_t key_size = (size_t)PyBytes_GET_SIZE(key), size = (size_t)PyBytes_GET_SIZE(stored);
-    size_t reply_size = identity == NULL ? 0 : (size_t)PyBytes_GET_SIZE(ok_reply);
-    size_t head = OPERATION_HEAD_BYTES + (identity == NULL ? 0 : IDENTITY_BYTES);
-    uint64_t session = 0;
-    if (identity != NULL) {
-        session = PyLong_AsUnsignedLongLong(identity->session);
-        if (PyErr_Occurred())
-            return NULL;
-    }
-    PyObject *made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head + key_size + size + reply_size));
-    if (made == NULL)
-        return NULL;
-    char *to = PyBytes_AS_STRING(made);
+    return OPERATION_HEAD_BYTES + (put->identity == NULL ? 0 : IDENTITY_BYTES) + put->key.size + put->stored.size
+           + put->reply.size;
+}
+
+static char *
+put_slice(char *to, const Slice *slice)
+{
+    memcpy(to, slice->at, slice->size);
+    return to + slice->size;
+}
+
+static void
+encode(const Put *put, char *to)
+{
     to[0] = PUT;
-    to[1] = identity != NULL;
-    put_number(to + 2, key_size, 2);
-    put_number(to + 4, size, 4);
+    to[1] = put->identity != NULL;
+    put_number(to + 2, put->key.size, 2);
+    put_number(to + 4, put->stored.size, 4);
     put_number(to + 8, 0, 8);
-    if (identity != NULL) {
-        put_number(to + 16, session, 8);
-        put_number(to + 24, identity->sequence, 8);
-        put_number(to + 32, identity->watermark, 8);
-        put_number(to + 40, reply_size, 4);
+    to += OPERATION_HEAD_BYTES;
+    if (put->identity != NULL) {
+        put_number(to, put->session, 8);
+        put_number(to + 8, put->identity->sequence, 8);
+        put_number(to + 16, put->identity->watermark, 8);
+        put_number(to + 24, put->reply.size, 4);
+        to += IDENTITY_BYTES;
     }
-    memcpy(to + head, PyBytes_AS_STRING(key), key_size);
-    memcpy(to + head + key_size, PyBytes_AS_STRING(stored), size);
-    memcpy(to + head + key_size + size, PyBytes_AS_STRING(ok_reply), reply_size);
-    return made;
+    put_slice(put_slice(put_slice(to, &put->key), &put->stored), &put->reply);
+}
+
+static Slice
+slice_of(PyObject *bytes)
+{
+    return (Slice){(const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
+}
+
+/* 0, or -1 with an exception. */
+static int
+describe(Put *put, PyObject *key, PyObject *stored, const Identity *identity)
+{
+    *put = (Put){.key = slice_of(key), .stored = slice_of(stored), .identity = identity};
+    if (identity == NULL)
+        return 0;
+    put->reply = slice_of(ok_reply);
+    put->session = PyLong_AsUnsignedLongLong(identity->session);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *
@@ -219,7 +243,7 @@ put_operation(PyObject *key, PyObject *stored)
 
 /* `Leader.propose` of one PUT, but for what is remembered of requests with an id. */
 static int
-propose(PyObject *leader, PyObject *key, PyObject *stored, PyObject *offset, int64_t size, const Identity *identity)
+propose(PyObject *leader, PyObject *key, PyObject *stored, PyObject *offset, const Put *put)
 {
     PyObject *operation = put_operation(key, stored);
     if (operation == NULL)
@@ -229,13 +253,13 @@ propose(PyObject *leader, PyObject *key, PyObject *stored, PyObject *offset, int
     int result = newest == NULL ? -1 : PyDict_SetItem(slot_of(leader, LEADER, LEADER_OVERLAY), key, newest);
     Py_XDECREF(newest);
     if (result == 0)
-        result = append_and_release(slot_of(leader, LEADER, LEADER_PROPOSAL), encoded_put(key, stored, identity));
-    if (result == 0)
         result = PyList_Append(slot_of(leader, LEADER, LEADER_OPERATIONS), operation);
     Py_DECREF(operation);
-    if (result == 0)
-        result = set_number(leader, LEADER, LEADER_PROPOSAL_BYTES, size);
-    return result;
+    char *to = result < 0 ? NULL : bytearray_room(slot_of(leader, LEADER, LEADER_PROPOSAL), encoded_size(put));
+    if (to == NULL)
+        return -1;
+    encode(put, to);
+    return 0;
 }
 
 static int
@@ -275,21 +299,25 @@ propose_plain(PyObject *service, PyObject *leader, PyObject *at, const Slice *va
     int is_special = has_policy(service, at);
     if (is_special != 0)
         return is_special < 0 ? FAILED : DECLINED;
-    int64_t size = number_at(leader, LEADER, LEADER_PROPOSAL_BYTES);
-    size += PyBytes_GET_SIZE(at) + 1 + (int64_t)value->size;
-    if (size > ENTRY_BYTES_MAX)
+    if (value->size > ENTRY_BYTES_MAX)
         return DECLINED;
     PyObject *stored = PyBytes_FromStringAndSize(NULL, 1 + (Py_ssize_t)value->size);
     if (stored == NULL)
         return FAILED;
     PyBytes_AS_STRING(stored)[0] = 0; /* PLAIN, storage/values.py */
     memcpy(PyBytes_AS_STRING(stored) + 1, value->at, value->size);
+    Put put;
+    Outcome outcome = describe(&put, at, stored, identity) < 0 ? FAILED : DONE;
+    size_t before = (size_t)PyByteArray_GET_SIZE(slot_of(leader, LEADER, LEADER_PROPOSAL));
+    if (outcome == DONE && before + encoded_size(&put) > ENTRY_BYTES_MAX)
+        outcome = DECLINED;
     *offset = Py_NewRef(slot_of(leader, LEADER, LEADER_NEXT_OFFSET));
-    int result = propose(leader, at, stored, *offset, size, identity);
+    if (outcome == DONE && propose(leader, at, stored, *offset, &put) < 0)
+        outcome = FAILED;
     Py_DECREF(stored);
-    if (result < 0)
+    if (outcome != DONE)
         Py_CLEAR(*offset);
-    return result < 0 ? FAILED : DONE;
+    return outcome;
 }
 
 /* `Leader.wait`, and what the node notes beside it. */
@@ -297,14 +325,14 @@ int
 await_commit(PyObject *service, PyObject *hosted, PyObject *leader, PyObject *offset, PyObject *slot)
 {
     PyObject *const items[] = {Py_NewRef(offset), Py_NewRef(slot), Py_NewRef(ok_reply)};
-    PyObject *waiter = tuple_of(bound[WAITER].type, 3, items);
+    PyObject *waiter = tuple_of(&PyTuple_Type, 3, items);
     if (waiter == NULL)
         return -1;
     int result = queue_add(slot_of(leader, LEADER, LEADER_WAITING), waiter);
     Py_DECREF(waiter);
     if (result < 0)
         return -1;
-    if (PyList_GET_SIZE(slot_of(leader, LEADER, LEADER_PROPOSAL)) > 1)
+    if (PyList_GET_SIZE(slot_of(leader, LEADER, LEADER_OPERATIONS)) > 1)
         return 0; /* the first of the entry has seen to it */
     PyObject *const moment[] = {PyFloat_FromDouble(steady_s()), Py_NewRef(offset)};
     PyObject *proposed = tuple_of(bound[PROPOSED].type, 2, moment);

@@ -195,8 +195,8 @@ lane_hear_requests(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     static const Class needed[] = {LOOP,    OUTBOX,  STREAM,    FRAMES,       GREETING, SERVICE,    HOSTED,
                                    REPLICA, LEADER,  LOG,       LINKS,        MEMORY,   SESSION,    OPERATION,
-                                   WAITER,  PENDING, ACK,       REQUEST_SLOT, REQUEST_ID, LOG_SHAPE_TYPE};
-    if (!all_bound(needed, 20))
+                                   PENDING, ACK,     REQUEST_SLOT, REQUEST_ID, LOG_SHAPE_TYPE};
+    if (!all_bound(needed, 19))
         return NULL;
     if (count != 3 || !is_a(args[0], FRAMES) || !is_a(args[1], SERVICE) || !PyList_CheckExact(args[2]))
         return PyErr_Format(PyExc_TypeError, "hear_requests(peer, service, counts)");

@@ -92,8 +92,8 @@ lane_flush(PyObject *module, PyObject *streams)
     static const Class needed[] = {STREAM, OUTBOX};
     if (!PyList_CheckExact(streams) || !all_bound(needed, 2))
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "flush takes a list");
-    char *buffer = PyMem_Malloc(JOINED_BYTES_MAX);
-    if (buffer == NULL)
+    static __thread char *buffer; /* one for all: it is empty again when a stream is flushed */
+    if (buffer == NULL && (buffer = PyMem_RawMalloc(JOINED_BYTES_MAX)) == NULL)
         return PyErr_NoMemory();
     int result = 0;
     for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(streams); at++) {
@@ -102,7 +102,6 @@ lane_flush(PyObject *module, PyObject *streams)
                                       : called(PyObject_CallMethod(stream, "flush", NULL));
         Py_DECREF(stream);
     }
-    PyMem_Free(buffer);
     if (result < 0)
         return NULL;
     Py_RETURN_NONE;

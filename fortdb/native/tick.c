@@ -21,10 +21,31 @@ leading(PyObject *replica)
     return is_a(leader, LEADER) ? leader : NULL;
 }
 
+/* A step of one replica; `taken` is what `write_replica` returned of it, NULL before. */
+typedef Outcome (*Step)(PyObject *service, PyObject *hosted, PyObject *taken, Bundle *bundle);
+
 static int
-call_back(PyObject *service, const char *method, PyObject *hosted, PyObject *what)
+take_step(PyObject *service, PyObject *hosted, PyObject *taken, Bundle *bundle, Step step, const char *method)
 {
-    return called(PyObject_CallMethod(service, method, what == NULL ? "(O)" : "(OO)", hosted, what));
+    Outcome outcome = is_a(hosted, HOSTED) ? step(service, hosted, taken, bundle) : DECLINED;
+    if (outcome == DECLINED)
+        return called(PyObject_CallMethod(service, method, taken == NULL ? "(O)" : "(OO)", hosted, taken));
+    return outcome == DONE ? 0 : -1;
+}
+
+/* Takes a step of all replicas; what is declined is left to the method of the service. */
+static PyObject *
+take_steps(PyObject *service, PyObject *touched, PyObject *written, Step step, const char *method)
+{
+    Bundle bundle = {0};
+    int result = 0;
+    for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(touched); at++) {
+        PyObject *taken = written == NULL ? NULL : PyTuple_GET_ITEM(PyList_GET_ITEM(written, at), 1);
+        result = take_step(service, PyList_GET_ITEM(touched, at), taken, &bundle, step, method);
+    }
+    if (bundle_end(&bundle, result) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* --- 1. the entry of this tick, to the followers --------------------------------------------------------- */
@@ -66,21 +87,15 @@ is_in_own_epoch(PyObject *leader, PyObject *shape)
 static PyObject *
 encoded_entry(PyObject *proposal, int64_t epoch, int64_t offset, int64_t time_ms)
 {
-    size_t size = ENTRY_HEAD_BYTES;
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(proposal); at++)
-        size += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(proposal, at));
+    size_t body = (size_t)PyByteArray_GET_SIZE(proposal), size = ENTRY_HEAD_BYTES + body;
     PyObject *entry = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (entry == NULL)
         return NULL;
-    char *start = PyBytes_AS_STRING(entry), *to = start + ENTRY_HEAD_BYTES;
+    char *start = PyBytes_AS_STRING(entry);
     put_number(start + 4, (uint64_t)epoch, 8);
     put_number(start + 12, (uint64_t)offset, 8);
     put_number(start + 20, (uint64_t)time_ms, 8);
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(proposal); at++) {
-        PyObject *operation = PyList_GET_ITEM(proposal, at);
-        memcpy(to, PyBytes_AS_STRING(operation), (size_t)PyBytes_GET_SIZE(operation));
-        to += PyBytes_GET_SIZE(operation);
-    }
+    memcpy(start + ENTRY_HEAD_BYTES, PyByteArray_AS_STRING(proposal), body);
     put_number(start, crc32_of((const uint8_t *)start + 4, size - 4), 4);
     return entry;
 }
@@ -123,12 +138,11 @@ seal(PyObject *leader, int64_t wall_ms)
     if (entry == NULL)
         return NULL;
     int64_t uncommitted = number_at(leader, LEADER, LEADER_UNCOMMITTED_BYTES) + PyBytes_GET_SIZE(entry);
-    PyObject *no_proposal = PyList_New(0), *no_operations = PyList_New(0);
+    PyObject *no_proposal = PyByteArray_FromStringAndSize(NULL, 0), *no_operations = PyList_New(0);
     if (no_proposal == NULL || no_operations == NULL || add_to_log(log, entry, operations, offset) < 0
         || set_number(log, LOG, LOG_TIMESTAMP_MS, time_ms) < 0
         || set_number(leader, LEADER, LEADER_UNCOMMITTED_BYTES, uncommitted) < 0
-        || set_number(leader, LEADER, LEADER_NEXT_OFFSET, offset + 1) < 0
-        || set_number(leader, LEADER, LEADER_PROPOSAL_BYTES, 0) < 0) {
+        || set_number(leader, LEADER, LEADER_NEXT_OFFSET, offset + 1) < 0) {
         Py_XDECREF(no_proposal);
         Py_XDECREF(no_operations);
         Py_DECREF(entry);
@@ -215,7 +229,7 @@ seal_and_feed(PyObject *service, PyObject *replica, PyObject *leader)
 }
 
 static Outcome
-send_entries(PyObject *service, PyObject *hosted, Bundle *bundle)
+send_entries(PyObject *service, PyObject *hosted, PyObject *none, Bundle *bundle)
 {
     PyObject *replica = slot_of(hosted, HOSTED, HOSTED_REPLICA), *leader = leading(replica);
     if (!is_empty(slot_of(replica, REPLICA, REPLICA_REPLIES))
@@ -230,7 +244,7 @@ send_entries(PyObject *service, PyObject *hosted, Bundle *bundle)
     int even = all_are_even(leader, last_offset(log));
     if (even <= 0)
         return even < 0 ? FAILED : DECLINED;
-    if (!is_empty(slot_of(leader, LEADER, LEADER_PROPOSAL)) && seal_and_feed(service, replica, leader) < 0)
+    if (PyByteArray_GET_SIZE(slot_of(leader, LEADER, LEADER_PROPOSAL)) > 0 && seal_and_feed(service, replica, leader) < 0)
         return FAILED;
     return answer(service, hosted, leader, bundle) < 0 ? FAILED : DONE;
 }
@@ -239,25 +253,13 @@ send_entries(PyObject *service, PyObject *hosted, Bundle *bundle)
 PyObject *
 lane_send_entries(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT,    HOSTED,   REPLICA, LEADER,   LOG, WAITER,
+    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT,    HOSTED,   REPLICA, LEADER,   LOG,
                                    LINKS,  LINK,   PHASE,  IN_SYNC, PROGRESS, PENDING, PROPOSED, LOG_SHAPE_TYPE};
-    if (!all_bound(needed, 17))
+    if (!all_bound(needed, 16))
         return NULL;
     if (count != 2 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]))
         return PyErr_Format(PyExc_TypeError, "send_entries(service, touched)");
-    Bundle bundle = {0};
-    int result = 0;
-    for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(args[1]); at++) {
-        PyObject *hosted = PyList_GET_ITEM(args[1], at);
-        Outcome outcome = is_a(hosted, HOSTED) ? send_entries(args[0], hosted, &bundle) : DECLINED;
-        if (outcome == DECLINED)
-            result = call_back(args[0], "_send_entries", hosted, NULL);
-        else
-            result = outcome == DONE ? 0 : -1;
-    }
-    if (bundle_end(&bundle, result) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return take_steps(args[0], args[1], NULL, send_entries, "_send_entries");
 }
 
 /* --- 2. the batch ------------------------------------------------------------------------------------------ */
@@ -578,18 +580,5 @@ lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (count != 3 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]) || !PyList_CheckExact(args[2])
         || PyList_GET_SIZE(args[1]) != PyList_GET_SIZE(args[2]))
         return PyErr_Format(PyExc_TypeError, "go_on(service, touched, written)");
-    Bundle bundle = {0};
-    int result = 0;
-    for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(args[1]); at++) {
-        PyObject *hosted = PyList_GET_ITEM(args[1], at);
-        PyObject *taken = PyTuple_GET_ITEM(PyList_GET_ITEM(args[2], at), 1);
-        Outcome outcome = is_a(hosted, HOSTED) ? go_on(args[0], hosted, taken, &bundle) : DECLINED;
-        if (outcome == DECLINED)
-            result = call_back(args[0], "_go_on", hosted, taken);
-        else
-            result = outcome == DONE ? 0 : -1;
-    }
-    if (bundle_end(&bundle, result) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return take_steps(args[0], args[1], args[2], go_on, "_go_on");
 }

@@ -74,8 +74,8 @@ class NodeService(NodeCore):
         """This node no longer holds the partition: answer what waits for it, forget it."""
         self.requests.refuse_all(hosted)
         replica, leader = hosted.replica, hosted.replica.leading
-        for waiter in [*replica.abandoned, *(leader.resign() if leader is not None else ())]:
-            waiter.slot.abandon(self.lost_leadership(replica), replica.epoch, None)
+        for _, slot, _ in [*replica.abandoned, *(leader.resign() if leader is not None else ())]:
+            slot.abandon(self.lost_leadership(replica), replica.epoch, None)
         for sender in hosted.senders.values():
             sender.close()
         self.touched.pop(hosted, None)
@@ -147,8 +147,8 @@ class NodeService(NodeCore):
             self._answer(hosted, leader)
         if replica.replies:
             self.links.answer_all(replica.replies)
-        for waiter in replica.abandoned:
-            waiter.slot.abandon(self.lost_leadership(replica), replica.epoch, replica.leader_name)
+        for _, slot, _ in replica.abandoned:
+            slot.abandon(self.lost_leadership(replica), replica.epoch, replica.leader_name)
         replica.abandoned.clear()
 
     def _feed_followers(self, hosted: Hosted, leader: Leader) -> None:

@@ -66,9 +66,10 @@ class Upkeep:
         offset = -1
         while proposed and proposed[0].began_s <= overdue_s:
             offset = proposed.popleft().offset
-        while leader.waiting and leader.waiting[0].offset <= offset:
+        while leader.waiting and leader.waiting[0][0] <= offset:
+            _, slot, _ = leader.waiting.popleft()
             self._node.fail(
-                leader.waiting.popleft().slot,
+                slot,
                 OutcomeUnknown(
                     f"not every in-sync replica of {hosted.replica.name} confirmed within "
                     f"{self._node.settings.write_ms_max} ms; the write may or may not have been applied"

@@ -16,6 +16,7 @@ without operations is the no-op with which a leader opens its epoch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
@@ -96,7 +97,9 @@ def encode_operation(operation: Operation, request: RequestId | None = None, rep
     return b"".join((head, _REQUEST.pack(*request, len(reply)), key, value, reply))
 
 
-def encode_entry(epoch: int, offset: int, timestamp_ms: int, operations: list[bytes]) -> bytes:
+def encode_entry(
+    epoch: int, offset: int, timestamp_ms: int, operations: Sequence[bytes | bytearray]
+) -> bytes:
     """An entry of already encoded operations."""
     body = b"".join((_HEADER_REST.pack(epoch, offset, timestamp_ms), *operations))
     return crc32(body).to_bytes(_CRC_BYTES, "little") + body

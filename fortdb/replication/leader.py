@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from fortdb.limits import (
     ASK_AGAIN_MS,
@@ -41,12 +41,9 @@ ReadLog = Callable[[int, int, int], list[bytes]]
 """(first offset, last offset, bytes_max) -> entries from the log on disk."""
 
 
-class Waiter(NamedTuple):
-    """An answer that is given once `offset` is committed (or synced). `slot` is the node's."""
-
-    offset: int
-    slot: Any
-    reply: bytes
+Waiter = tuple[int, Any, bytes]
+"""An answer that is given once an offset is committed (or synced): that offset, the node's slot, the reply. A
+plain tuple, of which the interpreter keeps free ones: each write has one."""
 
 
 class Leader:
@@ -55,7 +52,7 @@ class Leader:
     __slots__ = (
         *("node", "partition", "epoch", "log", "min_in_sync", "in_sync", "progress", "since_ms"),
         *("serve_from_ms", "transfer_to", "overlay", "uncommitted_bytes", "outbox", "waiting"),
-        *("waiting_synced", "proposal", "operations", "proposal_bytes", "opening_offset"),
+        *("waiting_synced", "proposal", "operations", "opening_offset"),
         *("next_offset", "has_enough", "newest_id"),
     )
 
@@ -85,9 +82,8 @@ class Leader:
         self.outbox: list[tuple[str, Message]] = []
         self.waiting: deque[Waiter] = deque()
         self.waiting_synced: deque[Waiter] = deque()
-        self.proposal: list[bytes] = []
+        self.proposal = bytearray()  # the operations of the entry being built, encoded
         self.operations: list[Operation] = []
-        self.proposal_bytes = 0
         self.has_enough = self.enough_in_sync()
         self.next_offset = 0  # of the entry being built; set by `_append`
         # Rule 8: a no-op opens the epoch; committing it commits everything inherited. Its time is above that of
@@ -139,26 +135,20 @@ class Leader:
         log = self.log
         if wall_ms > log.timestamp_ms:
             log.timestamp_ms = wall_ms
-        final = operations[-1]
-        size = len(final.key) + len(final.value)
+        encoded = encode_operation(operations[-1], request, reply)
         if len(operations) > 1:
-            size += sum([len(operation.key) + len(operation.value) for operation in operations[:-1]])
-        if self.proposal_bytes and self.proposal_bytes + size > ENTRY_BYTES_MAX:
+            encoded = b"".join([*map(encode_operation, operations[:-1]), encoded])
+        if self.proposal and len(self.proposal) + len(encoded) > ENTRY_BYTES_MAX:
             self._append(wall_ms)
         offset = self.next_offset
-        overlay, proposal = self.overlay, self.proposal
-        if len(operations) > 1:
-            for operation in operations[:-1]:
-                proposal.append(encode_operation(operation))
-                if operation.kind != FORGET:
-                    overlay[operation.key] = (operation, offset)
-        proposal.append(encode_operation(final, request, reply))
-        if final.kind != FORGET:
-            overlay[final.key] = (final, offset)
+        overlay = self.overlay
+        for operation in operations:
+            if operation.kind != FORGET:
+                overlay[operation.key] = (operation, offset)
         if request is not None:
             log.memory.remember(request, offset, reply)
+        self.proposal += encoded
         self.operations += operations
-        self.proposal_bytes += size
         return offset
 
     def new_id(self, now_ms: int) -> RecordId:
@@ -189,20 +179,20 @@ class Leader:
     def _append(self, wall_ms: int) -> int:
         log = self.log
         log.timestamp_ms = max(log.timestamp_ms, wall_ms)
-        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, self.proposal)
+        entry = encode_entry(self.epoch, log.last_offset + 1, log.timestamp_ms, [self.proposal])
         offset = log.append(self.epoch, entry, self.operations)
-        self.proposal, self.operations, self.proposal_bytes = [], [], 0
+        self.proposal, self.operations = bytearray(), []
         self.uncommitted_bytes += len(entry)
         self.next_offset = offset + 1
         return offset
 
     def wait(self, offset: int, slot: Any, reply: bytes) -> None:
         """Give `reply` to `slot` once `offset` is committed; offsets never decrease."""
-        self.waiting.append(Waiter(offset, slot, reply))
+        self.waiting.append((offset, slot, reply))
 
     def wait_synced(self, offset: int, slot: Any, reply: bytes) -> None:
         """Give `reply` to `slot` once `offset` is on this node's own disk (async)."""
-        self.waiting_synced.append(Waiter(offset, slot, reply))
+        self.waiting_synced.append((offset, slot, reply))
 
     def resign(self) -> list[Waiter]:
         """Leadership is over. Returns the answers that will not come from this replica."""
@@ -434,7 +424,7 @@ class Leader:
 
 def _take(waiting: deque[Waiter], offset: int, into: list[Waiter]) -> None:
     """Move the waiters up to `offset` from a queue to a list."""
-    while waiting and waiting[0].offset <= offset:
+    while waiting and waiting[0][0] <= offset:
         into.append(waiting.popleft())
 
 
@@ -446,7 +436,6 @@ def _forget(overlay: dict[bytes, tuple[Operation, int]], operations: list[Operat
             del overlay[key]
 
 
-bind(Waiter)
 bind(Leader)
 
 

@@ -31,7 +31,7 @@ def acknowledge_early() -> None:
     def take_answers(leader: Leader) -> list[Waiter]:
         answers = []
         for waiting in (leader.waiting_synced, leader.waiting):
-            while waiting and waiting[0].offset <= leader.log.synced_offset:
+            while waiting and waiting[0][0] <= leader.log.synced_offset:
                 answers.append(waiting.popleft())
         return answers
 

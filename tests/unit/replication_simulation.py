@@ -162,9 +162,9 @@ class Node:
             replica.leading.applied(taken)
         replica.synced()
         if replica.leading is not None:
-            for waiter in replica.leading.take_answers():
-                waiter.slot.answered = True
-                cluster.acknowledged.append(waiter.slot)
+            for _, slot, _ in replica.leading.take_answers():
+                slot.answered = True
+                cluster.acknowledged.append(slot)
         if self.install is not None and self.install.is_complete:
             replica.end_snapshot(self.install.peer, self.install.shape)
             self.install = None

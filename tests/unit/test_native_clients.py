@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -106,6 +107,14 @@ def test_bounds_in_c_are_those_of_python() -> None:
 def test_hashes_are_those_of_python(key: bytes) -> None:
     assert lane is not None
     assert lane.hash_of(key) == lane.hash_portably(key) == _hash_of(key)
+
+
+@given(st.binary(max_size=200), st.integers(0, 70), st.integers(0, 0xFFFFFFFF))
+def test_checksums_are_those_of_zlib(data: bytes, times: int, before: int) -> None:
+    assert lane is not None
+    data *= times  # from nothing to thousands of blocks, and ends of every size
+    assert lane.crc32(data, before) == lane.crc32_portably(data, before) == zlib.crc32(data, before)
+    assert lane.crc32(memoryview(data)[1:]) == zlib.crc32(data[1:])
 
 
 COMMANDS = st.one_of(

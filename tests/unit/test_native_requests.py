@@ -209,7 +209,7 @@ def test_other_frames_keep_their_place() -> None:
     def story(made: Node) -> Any:
         heard: list[bytes] = []
         made.service.links.call = lambda slot, args: heard.append(
-            b"%d %s" % (len(made.leader.proposal), args[0])
+            b"%d %s" % (len(made.leader.operations), args[0])
         )
         data = request(1, b"SET", b"z", b"0") + request(2, b"SET", b"a", b"1")
         data += (

@@ -397,7 +397,7 @@ class Node:
             told += [list(hosted.senders), sorted(hosted.members)]
             if leader is not None:
                 told += [dict(leader.overlay), leader.uncommitted_bytes, leader.next_offset]
-                told += [leader.proposal[:], leader.operations[:], leader.proposal_bytes, leader.outbox[:]]
+                told += [leader.proposal[:], leader.operations[:], leader.outbox[:]]
                 waiting = (leader.waiting, leader.waiting_synced)
                 told += [[(at, slot.sequence, reply) for at, slot, reply in one] for one in waiting]
                 told.append(self.progress(leader))
