@@ -119,8 +119,8 @@ answer(PyObject *service, PyObject *hosted, PyObject *leader, Bundle *bundle)
 PyObject *
 lane_give_answers(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT, HOSTED, REPLICA, LEADER, LOG, PROPOSED};
-    if (!all_bound(needed, 9))
+    static const Class needed[] = {STREAM, OUTBOX, HOSTED, REPLICA, LEADER, LOG, PROPOSED};
+    if (!all_bound(needed, 7))
         return NULL;
     if (count != 2 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]))
         return PyErr_Format(PyExc_TypeError, "give_answers(service, hosted)");

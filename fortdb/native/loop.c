@@ -56,9 +56,9 @@ note_time(PyObject *loop)
 PyObject *
 lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {LOOP, CLIENT};
+    static const Class needed[] = {LOOP};
     struct epoll_event events[EVENTS_MAX];
-    if (count != 2 || !all_bound(needed, 2) || !is_a(args[0], LOOP))
+    if (count != 2 || !all_bound(needed, 1) || !is_a(args[0], LOOP))
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "turn(loop, timeout_ms)");
     PyObject *loop = args[0], *handlers = slot_of(loop, LOOP, LOOP_HANDLERS);
     int epoll = (int)number_at(loop, LOOP, LOOP_EPOLL_DESCRIPTOR);

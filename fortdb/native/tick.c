@@ -253,9 +253,9 @@ send_entries(PyObject *service, PyObject *hosted, PyObject *none, Bundle *bundle
 PyObject *
 lane_send_entries(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT,    HOSTED,   REPLICA, LEADER,   LOG,
-                                   LINKS,  LINK,   PHASE,  IN_SYNC, PROGRESS, PENDING, PROPOSED, LOG_SHAPE_TYPE};
-    if (!all_bound(needed, 16))
+    static const Class needed[] = {STREAM, OUTBOX, HOSTED,  REPLICA,  LEADER,  LOG,      LINKS,
+                                   LINK,   PHASE,  IN_SYNC, PROGRESS, PENDING, PROPOSED, LOG_SHAPE_TYPE};
+    if (!all_bound(needed, 14))
         return NULL;
     if (count != 2 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]))
         return PyErr_Format(PyExc_TypeError, "send_entries(service, touched)");
@@ -574,8 +574,8 @@ go_on(PyObject *service, PyObject *hosted, PyObject *taken, Bundle *bundle)
 PyObject *
 lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    static const Class needed[] = {STREAM, OUTBOX, CLIENT, SLOT, HOSTED, REPLICA, LEADER, LOG, IN_SYNC, LINKS, ACK};
-    if (!all_bound(needed, 11))
+    static const Class needed[] = {STREAM, OUTBOX, HOSTED, REPLICA, LEADER, LOG, IN_SYNC, LINKS, ACK};
+    if (!all_bound(needed, 9))
         return NULL;
     if (count != 3 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]) || !PyList_CheckExact(args[2])
         || PyList_GET_SIZE(args[1]) != PyList_GET_SIZE(args[2]))
