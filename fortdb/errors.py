@@ -36,6 +36,16 @@ class BadRequest(FortError):
     """The request cannot be understood or breaks a bound."""
 
 
+class Fault(FortError):
+    """A defect of FortDB itself, met where nothing was changed yet: it costs the request, and the connection that it
+    came on, but not the process."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"this is a fault in fortdb ({type(error).__name__}); the process's log has more of it"
+        )
+
+
 class CrossPartition(FortError):
     """The keys of a transaction lie in several partitions; nothing of it was executed."""
 

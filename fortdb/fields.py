@@ -7,12 +7,12 @@ still runs.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from enum import Enum
 from typing import Any, Self, TypeVar
 
 from fortdb.errors import FortError
+from fortdb.limits import WEIGHT_MAX, WEIGHT_MIN
 from fortdb.model import TOKEN_SPACE
 
 _TOKEN_DIGITS = 16
@@ -61,15 +61,22 @@ class Fields:
             self._get(field, f"a whole number from {least}", lambda v: type(v) is int and v >= least),
         )
 
+    @property
+    def names(self) -> Set[str]:
+        """Of all fields."""
+        return self._fields.keys()
+
     def has(self, field: str) -> bool:
         """Whether the field is there at all: an older FortDB may not have known it."""
         return field in self._fields
 
     def weight(self, field: str) -> float:
-        # JSON has no NaN; Python's reader accepts one all the same.
+        """0, or a number within bounds: JSON has none, and Python's reader accepts even a NaN."""
         return float(
             self._get(
-                field, "a number from 0", lambda v: type(v) in (int, float) and math.isfinite(v) and v >= 0
+                field,
+                f"0, or a number from {WEIGHT_MIN:f} to {WEIGHT_MAX:.0f}",
+                lambda v: type(v) in (int, float) and (v == 0 or WEIGHT_MIN <= v <= WEIGHT_MAX),
             )
         )
 

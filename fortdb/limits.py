@@ -13,6 +13,9 @@ VALUE_BYTES_MAX = 8 * 1024 * 1024  # one value crosses the ring in one frame, on
 ARGUMENTS_MAX = 100_000  # of one command; MSET of more is a bulk load and belongs in several
 COMMAND_BYTES_MAX = 32 * 1024 * 1024  # all arguments of one command together
 LINE_BYTES_MAX = 64 * 1024  # a text command is typed by a person or a simple script
+PATTERN_BYTES_MAX = (
+    1024  # of all patterns of a command: their tables, and each byte that is matched, cost more then
+)
 
 TRANSACTION_COMMANDS_MAX = 10_000  # executed in one go, while nobody else is served
 TRANSACTION_BYTES_MAX = (
@@ -31,6 +34,7 @@ WATCHED_BYTES_MAX = 1024 * 1024  # of those keys
 WATCH_LOG_BYTES_MAX = 4 * 1024 * 1024  # of the log that EXEC looks through for writes of what was watched
 
 REPLY_BYTES_MAX = 32 * 1024 * 1024  # one reply of one partition crosses the ring in one frame
+READ_BYTES_MAX = 256 * 1024 * 1024  # of values that one request looks at, while its node serves nobody else
 
 # What a connection may hold.
 RECEIVE_BYTES = 256 * 1024  # read from one connection in one tick, so that none starves others
@@ -44,6 +48,10 @@ HANDSHAKE_MS_MAX = (
     5_000  # setting up TLS takes a few round trips; who is slower holds a descriptor for nothing
 )
 HANDSHAKES_MAX = 1_000  # at one time and port; what they hold is beside `connections_max`
+
+# What the status port may hold, of whoever asks.
+STATUS_REQUESTS_MAX = 64  # each has a thread
+STATUS_MS_MAX = 5_000  # a scraper that takes longer is cut off
 
 # What those may do who have not said who they are.
 STRANGER_MS_MAX = 30_000  # a connection without a user for so long is closed
@@ -78,6 +86,7 @@ WHY_MS_MAX = 2_000  # who does not answer an operator's question for so long is 
 HANDOVER_MS_MAX = 3_000  # a planned switchover that takes longer is given up, nothing changed
 STORE_BEHIND_MS_MAX = 15_000  # a view of the store may be late for so long; an older one was restored
 DRAIN_MS_MAX = 10_000  # a stopping node hands over for so long at most
+RETENTION_MS_MAX = 1_000 * 365 * 86_400_000  # its sum with the time of day is stored in 63 bits
 SCAN_COUNT_MAX = 10_000  # keys in one page of a scan, records or versions in one answer
 PAGE_BYTES_MAX = 1024 * 1024  # records or versions in one answer, if there are two; the next page goes on
 PAGE_COUNT = 100  # of them, if the request does not say
@@ -103,6 +112,9 @@ FEED_READ_BYTES = 256 * 1024  # of the log, looked through for one asker in one 
 FEED_TICK_BYTES = 1024 * 1024  # and for all of them together; the rest waits for the next tick
 FEED_ASKERS_MAX = 20_000  # that wait in a node for changes
 FEED_WORDS_MAX = 4_096  # of a position, one for each partition
+
+# What a layout may say.
+WEIGHT_MIN, WEIGHT_MAX = 1e-6, 1e9  # of a node that holds anything: shares are worked out in floating point
 
 # What a router may hold.
 FEED_LATE_MS = 3_000  # a node that is so late with changes is not waited for

@@ -12,12 +12,13 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from fortdb.access.users import User
-from fortdb.errors import BadRequest, FortError, ProtocolError
+from fortdb.errors import BadRequest, Fault, FortError, ProtocolError
 from fortdb.limits import (
     INPUT_SOFT_BYTES,
     OUTPUT_HARD_BYTES,
@@ -85,7 +86,8 @@ bind(Slot)
 
 
 class Service(Protocol):
-    """What executes the commands of clients."""
+    """What executes the commands of clients. Raises `Fault` for a defect that leaves nothing half done; any other
+    exception ends the process."""
 
     def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
         """Answer at once, or return a slot (made by `connection.slot()`) to be completed later."""
@@ -318,6 +320,7 @@ class Front:
         self.plain_counts = [0, 0]  # GETs and SETs that went the short way
         self.connections_total = 0
         self.refused_total = 0
+        self.faults_total = 0
         self._service = service
         self.way = way(self.plain_counts)
         self.connections_max = connections_max
@@ -329,49 +332,87 @@ class Front:
         loop.call_every(_SWEEP_MS, self._sweep)
 
     def execute(self, connection: ClientConnection, args: list[bytes]) -> None:
-        """One command of one client."""
+        """One command of one client. Whatever goes wrong in understanding it is told to that client, who is hung up on,
+        and logged; the others hear nothing of it. What a service does with it is the service's to judge: it raises a
+        `Fault` where it knows that nothing is half done, and everything else ends the process."""
         self.commands_total += 1
+        waiting = len(connection.slots)
+        try:
+            go = self._understand(connection, args)
+        except FortError:
+            raise
+        except Exception as error:  # noqa: BLE001  told and logged there
+            self._give_up(connection, waiting, args, Fault(error))
+            return
+        if go is None:
+            return
+        try:
+            go()
+        except Fault as fault:
+            self._give_up(connection, waiting, args, fault)
+
+    def _give_up(self, connection: ClientConnection, waiting: int, args: list[bytes], fault: Fault) -> None:
+        """Tell a client of the fault that its command met, behind `waiting` answers to those before it, and hang up."""
+        command = lookup(args[0])
+        log.exception("request_failed", command=command.name if command is not None else "")
+        self.faults_total += 1
+        begun = list(connection.slots)[waiting:]
+        for slot in begun:
+            slot.complete(fault.wire())
+        if not begun:
+            connection.reply(fault.wire())
+        connection.quit()
+
+    def _understand(self, connection: ClientConnection, args: list[bytes]) -> Callable[[], None] | None:
+        """What is to be done for a command, if it was not answered here."""
         command, session = lookup(args[0]), connection.session
         if connection.feed is not None and (command is None or command.name not in IN_FEED):
             connection.reply(_IN_FEED.wire())
-            return
+            return None
         wrong = None if command is None else check_arity(command, args)
         if self.gate is not None and self.gate.stops(connection, command, args, wrong is None):
-            return
+            return None
         if command is None or wrong is not None:
             self._refuse(connection, wrong or unknown_command(args))
         elif session.queue is not None and command.name not in AT_ONCE:
             connection.reply(session.queue_up(command, args))
         elif command.kind is CommandKind.SESSION:
-            self._answer_session(connection, command, args)
+            return self._answer_session(connection, command, args)
         else:
-            reply = self._service.execute(connection, command, args)
-            if type(reply) is bytes:
-                connection.reply(reply)
+            return partial(self._serve, connection, command, args)
+        return None
+
+    def _serve(self, connection: ClientConnection, command: Command, args: list[bytes]) -> None:
+        reply = self._service.execute(connection, command, args)
+        if type(reply) is bytes:
+            connection.reply(reply)
 
     def _refuse(self, connection: ClientConnection, error: FortError) -> None:
         """A command that is not executed, whatever the data holds."""
         connection.session.spoil()
         connection.reply(error.wire())
 
-    def _answer_session(self, connection: ClientConnection, command: Command, args: list[bytes]) -> None:
+    def _answer_session(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> Callable[[], None] | None:
+        """Answer a command of kind SESSION, or return what is to be done for it."""
         try:
             if command.name == "WATCH":
-                self._watch(connection, args[1:])
-            elif command.name == "EXEC":
-                self._execute_all(connection)
-            else:
-                connection.reply(self.session_reply(connection, args))
+                return self._watch(connection, args[1:])
+            if command.name == "EXEC":
+                return self._execute_all(connection)
+            connection.reply(self.session_reply(connection, args))
         except FortError as error:
             connection.reply(error.wire())
         if connection.session.quitting:
             connection.quit()
+        return None
 
     def session_reply(self, connection: ClientConnection, args: list[bytes]) -> bytes:
         """The answer to a command of kind SESSION."""
         return answer(connection.session, args, self._service.information, self._service.settings)
 
-    def _watch(self, connection: ClientConnection, keys: list[bytes]) -> None:
+    def _watch(self, connection: ClientConnection, keys: list[bytes]) -> Callable[[], None] | None:
         """Ask for the versions of keys, and go on when they are known."""
         session = connection.session
         if session.queue is not None:
@@ -379,7 +420,7 @@ class Front:
         new = session.watched.add(keys)
         if not new:
             connection.reply(OK)
-            return
+            return None
 
         def noted(replies: list[bytes]) -> bytes:
             if replies[0][:1] != b"*":
@@ -388,24 +429,24 @@ class Front:
             session.watched.versions.update(zip(new, versions, strict=True))
             return OK
 
-        self._service.watch(Gather(connection.awaited_slot(), 1, noted).part(0), new)
+        return partial(self._service.watch, Gather(connection.awaited_slot(), 1, noted).part(0), new)
 
-    def _execute_all(self, connection: ClientConnection) -> None:
+    def _execute_all(self, connection: ClientConnection) -> Callable[[], None] | None:
         """EXEC: one request for all that concerns the data; the connection answers the rest by itself."""
         queued, watched = connection.session.end_transaction()
         if self.gate is not None and self.gate.stops_transaction(connection, queued):
-            return
+            return None
         bundle = Bundle([one.args for one in queued if not one.is_local], watched)
         if not bundle.commands and not watched:
             connection.reply(array(self._answer_local(connection, queued)))
-            return
+            return None
 
         def joined(replies: list[bytes]) -> bytes:
             if replies[0] == NIL_ARRAY or replies[0][:1] != b"*":
                 return replies[0]
             return interleave(replies[0], queued, self._answer_local(connection, queued))
 
-        self._service.transact(Gather(connection.awaited_slot(), 1, joined).part(0), bundle)
+        return partial(self._service.transact, Gather(connection.awaited_slot(), 1, joined).part(0), bundle)
 
     def _answer_local(self, connection: ClientConnection, queued: list[Queued]) -> list[bytes]:
         return [self.session_reply(connection, one.args) for one in queued if one.is_local]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fortdb.errors import BadRequest, FortError
+import structlog
+
+from fortdb.errors import BadRequest, Fault, FortError
 from fortdb.limits import REPLY_BYTES_MAX
+
+log = structlog.get_logger(__name__)
 
 _TOO_LARGE = BadRequest(
     f"the answer would be larger than {REPLY_BYTES_MAX} bytes: ask for fewer keys at once"
@@ -42,7 +46,15 @@ class Gather:
             self._replies[index] = reply
             self._missing -= 1
             if not self._missing:
-                self._slot.complete(self._join([reply for reply in self._replies if reply is not None]))
+                self._slot.complete(self._joined())
+
+    def _joined(self) -> bytes:
+        """A join only makes an answer of answers: what goes wrong in it has changed nothing."""
+        try:
+            return self._join([reply for reply in self._replies if reply is not None])
+        except Exception as error:
+            log.exception("answers_not_joined")
+            return Fault(error).wire()
 
 
 class PlainSlot:

@@ -106,6 +106,7 @@ class FrameStream(Stream):
         self._reader = FrameReader()
         self._frames: deque[tuple[int, bytes]] = deque()
         self.way = way
+        loop.call_later(_GREETING_MS_MAX, self._look_for_greeting)
 
     def received(self, data: bytes) -> None:
         self.take(data)
@@ -152,6 +153,10 @@ class FrameStream(Stream):
             raise BadRequest(f"calls itself {other.name!r} with a certificate for {known}")
         self.other = other
         self.greeted(other)
+
+    def _look_for_greeting(self) -> None:
+        if self.other is None:
+            self.close("no greeting")
 
     def _refuse(self, error: BadRequest) -> None:
         log.warning("peer_refused", reason=str(error), peer=self.other.name if self.other else "")
@@ -384,11 +389,7 @@ class Link:
         self._not_secured_why = reason
 
     def _greet(self, connection: Transport) -> None:
-        stream = self.stream = _Dialled(self, connection)
-        self.loop.call_later(
-            _GREETING_MS_MAX,
-            lambda: None if stream.other else stream.close("no greeting"),
-        )
+        self.stream = _Dialled(self, connection)
 
 
 bind(Link)

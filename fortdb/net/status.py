@@ -7,6 +7,7 @@ the moment of the scrape, so that the hot path only counts. It asks nobody who h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import HistogramMetricFamily
@@ -21,11 +23,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from fortdb.clock import steady_ms
 from fortdb.errors import ConfigError
+from fortdb.limits import STATUS_MS_MAX, STATUS_REQUESTS_MAX
 from fortdb.native import bind
 from fortdb.net.tls import Context
 
-_REQUEST_S_MAX = 5.0  # a scraper that says nothing for so long is cut off
 _BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -136,7 +139,43 @@ class _Families(Collector):
 
 
 class _Server(ThreadingHTTPServer):
+    """Bounded: one thread a request, `STATUS_REQUESTS_MAX` of them, none for longer than `STATUS_MS_MAX` on what is
+    received and sent."""
+
     secure: Context | None = None
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._lock = threading.Lock()
+        self._began_ms: dict[Any, int] = {}  # by connection, the oldest first
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """On a thread; if there are too many, the newest is hung up on, and the oldest, so that the next finds a place."""
+        with self._lock:
+            is_full = len(self._began_ms) >= STATUS_REQUESTS_MAX
+            if is_full:
+                _cut_off(next(iter(self._began_ms)))
+            else:
+                self._began_ms[request] = steady_ms()
+        if is_full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """That thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                del self._began_ms[request]
+
+    def service_actions(self) -> None:
+        """Called now and then: who sends or takes a byte now and then keeps no thread."""
+        with self._lock:
+            for request, began_ms in self._began_ms.items():
+                if steady_ms() - began_ms > STATUS_MS_MAX:
+                    _cut_off(request)
 
     def get_request(self) -> tuple[socket.socket, object]:
         """The handshake is left to the thread of the request, whose reads have a bound."""
@@ -151,9 +190,15 @@ class _Server(ThreadingHTTPServer):
         """Who speaks no HTTP, or no TLS, is no event."""
 
 
+def _cut_off(request: socket.socket) -> None:
+    """Let whoever waits for this connection find it at its end; below TLS, whose state is the other thread's."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(request, socket.SHUT_RDWR)
+
+
 class _Handler(BaseHTTPRequestHandler):
     status: StatusServer
-    timeout = _REQUEST_S_MAX
+    timeout = STATUS_MS_MAX / 1000
     server_version = "fortdb"
     sys_version = ""
 

@@ -8,6 +8,7 @@ from fortdb.node.control import Control
 from fortdb.node.describe import describe_node, describe_partition
 from fortdb.node.service import NodeService
 from fortdb.node.slots import CallSlot
+from fortdb.protocol.arguments import parse_integer
 from fortdb.protocol.commands import INTERNAL, CommandKind, check_arity, lookup
 from fortdb.protocol.resp import OK, array, bulk, integer
 from fortdb.protocol.transactions import REPEATABLE
@@ -33,13 +34,13 @@ class Calls:
         match words:
             case ["REPLICAS"]:
                 slot.complete(bulk(describe_node(self._service)))
-            case ["REPLICA", partition] if partition.isdigit():
-                slot.complete(bulk(describe_partition(self._service, int(partition))))
+            case ["REPLICA", _]:
+                slot.complete(bulk(describe_partition(self._service, parse_integer(args[1]))))
             case ["TRACES"]:
                 traces = self._service.requests.traces(TRACE_AGE_MS)
                 slot.complete(array([trace.encode() for trace in traces]))
-            case ["SETTLE", partition, *_] if partition.isdigit() and len(args) > 2:
-                self._settle(slot, int(partition), args[2:])
+            case ["SETTLE", _, _, *_]:
+                self._settle(slot, parse_integer(args[1]), args[2:])
             case ["CHANGES", _, _, _] if len(args) > 5:
                 self._service.changes.ask(slot, args)
             case ["KEYSPACES"]:
@@ -50,8 +51,8 @@ class Calls:
                     target,
                     lambda error: slot.complete(OK if error is None else error.wire()),
                 )
-            case ["STALE", partition, *_] if partition.isdigit() and len(args) > 2:
-                slot.complete(self._stale(int(partition), args[2:]))
+            case ["STALE", _, _, *_]:
+                slot.complete(self._stale(parse_integer(args[1]), args[2:]))
             case _:
                 raise BadRequest(f"unknown call {words[:1]}")
 

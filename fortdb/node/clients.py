@@ -9,8 +9,9 @@ talk to a router. `GET key` and `SET key value` are nearly all that is asked and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from fortdb.errors import BadRequest, FortError, NotLeader, Unavailable
+from fortdb.errors import BadRequest, Fault, FortError, NotLeader, Unavailable
 from fortdb.native import lane
 from fortdb.net.feeds import Asked, Feeds
 from fortdb.net.front import ClientConnection, Slot
@@ -26,6 +27,16 @@ from fortdb.protocol.resp import bulk
 from fortdb.protocol.scatter import split
 from fortdb.protocol.transactions import Bundle
 from fortdb.ring.tokens import TokenMap, token_of
+
+Parts = list[tuple[Hosted, list[bytes]]]
+Join = Callable[[list[bytes]], bytes]
+
+
+class _Routed(NamedTuple):
+    """What partitions of this node are to execute, and how several answers become one."""
+
+    parts: Parts
+    join: Join | None = None
 
 
 class NodeClients:
@@ -55,13 +66,19 @@ class NodeClients:
         return self._settings()
 
     def execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
-        """Answer now or later."""
+        """Answer now or later. A defect is a `Fault` until a partition is given something to execute."""
         try:
-            return self._execute(connection, command, args)
+            found = self._route(connection, command, args)
         except FortError as error:
             return self._service.failure_reply(error)
+        except Exception as error:
+            raise Fault(error) from error
+        return found if isinstance(found, bytes | Slot) else self._submit(connection.slot(), command, found)
 
-    def _execute(self, connection: ClientConnection, command: Command, args: list[bytes]) -> bytes | Slot:
+    def _route(
+        self, connection: ClientConnection, command: Command, args: list[bytes]
+    ) -> bytes | Slot | _Routed:
+        """The answer, or which partitions are to execute what."""
         if command.name == "RING":
             return bulk(describe_node(self._service))
         if command.kind is CommandKind.ADMIN or command.name == "PURGEALL":
@@ -70,20 +87,34 @@ class NodeClients:
         if command.kind is CommandKind.FEED:
             return self.feeds.execute(tokens, connection, command, args)
         if command.name == "SCAN":
-            return self._submit(connection, self._led(tokens, parse_cursor(args[1])), command, args)
+            return _Routed([(self._led(tokens, parse_cursor(args[1])), args)])
         if command.name == "CHAIN":
-            return self._chain(connection, command, args)
+            return self._chain(args)
         if command.name == "DBSIZE":
-            return self._count(connection, command, args)
+            led = [hosted for hosted in self._service.hosted.values() if hosted.replica.leading is not None]
+            return _Routed([(hosted, args) for hosted in led], sum_of)
         keys = keys_of(command, args)
         check_keys(keys)
-        if len(keys) == 1:
-            if command.name == "GET" and len(args) == 3:
-                return self._stale(tokens, command, args)
-            return self._submit(connection, self._led(tokens, token_of(keys[0])), command, args)
-        slot = connection.slot()
-        self._scatter(slot, tokens, command, args)
+        if len(keys) > 1:
+            return _Routed(*self._scatter(tokens, command, args))
+        if command.name == "GET" and len(args) == 3:
+            return self._stale(tokens, command, args)
+        return _Routed([(self._led(tokens, token_of(keys[0])), args)])
+
+    def _submit(self, slot: Slot, command: Command, routed: _Routed) -> Slot:
+        if routed.join is None:
+            ((hosted, args),) = routed.parts
+            self._service.requests.submit(hosted, slot, command, args)
+            return slot
+        if not routed.parts:
+            slot.complete(routed.join([]))
+        self._submit_parts(slot, command, routed.parts, routed.join)
         return slot
+
+    def _submit_parts(self, slot: Completes, command: Command, parts: Parts, join: Join) -> None:
+        gather = Gather(slot, len(parts), join)
+        for index, (hosted, args) in enumerate(parts):
+            self._service.requests.submit(hosted, gather.part(index), command, args)
 
     def leader_of(self, partition: int) -> object:
         """This node, as far as it is asked."""
@@ -103,19 +134,28 @@ class NodeClients:
 
     def watch(self, slot: Completes, keys: list[bytes]) -> None:
         """Ask the partitions of these keys, which are to be led here, for their versions."""
+        command = INTERNAL["WATCH"]
         try:
-            self._scatter(slot, self._known_tokens(), INTERNAL["WATCH"], [b"WATCH", *keys])
+            routed = self._scatter(self._known_tokens(), command, [b"WATCH", *keys])
         except FortError as error:
             slot.complete(self._service.failure_reply(error))
+            return
+        except Exception as error:
+            raise Fault(error) from error
+        self._submit_parts(slot, command, *routed)
 
     def transact(self, slot: Part, bundle: Bundle) -> None:
         """Execute a transaction on the partition that holds its keys, which is to be led here."""
         try:
             tokens = self._known_tokens()
             hosted = self._led(tokens, tokens.partition_of_all(bundle.keys).token)
-            self._service.requests.submit(hosted, slot, INTERNAL["EXEC"], [b"EXEC", *bundle.encode()])
+            args = [b"EXEC", *bundle.encode()]
         except FortError as error:
             slot.complete(self._service.failure_reply(error))
+            return
+        except Exception as error:
+            raise Fault(error) from error
+        self._service.requests.submit(hosted, slot, INTERNAL["EXEC"], args)
 
     def _known_tokens(self) -> TokenMap:
         if self._service.tokens is None:
@@ -131,43 +171,20 @@ class NodeClients:
             )
         return hosted
 
-    def _submit(
-        self,
-        connection: ClientConnection,
-        hosted: Hosted,
-        command: Command,
-        args: list[bytes],
-    ) -> Slot:
-        slot = connection.slot()
-        self._service.requests.submit(hosted, slot, command, args)
-        return slot
-
-    def _chain(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
+    def _chain(self, args: list[bytes]) -> _Routed:
         if len(args) != 3:
             raise BadRequest("syntax error: CHAIN partition-id ordinal; a router asks other replicas")
         hosted = self._service.hosted.get(parse_integer(args[1]))
         if hosted is None:
             raise NotLeader(f"{self._service.own.name} does not hold that partition; ask a router")
-        return self._submit(connection, hosted, command, args)
+        return _Routed([(hosted, args)])
 
     def _stale(self, tokens: TokenMap, command: Command, args: list[bytes]) -> bytes:
         if args[2].upper() != b"STALE":
             raise BadRequest("syntax error: GET key [STALE]")
         return self._service.runner.stale(self._led(tokens, token_of(args[1])), command, args[:2])
 
-    def _scatter(self, slot: Completes, tokens: TokenMap, command: Command, args: list[bytes]) -> None:
+    def _scatter(self, tokens: TokenMap, command: Command, args: list[bytes]) -> tuple[Parts, Join]:
         scattered = split(command, args, lambda key: tokens.partition_of(token_of(key)).id)
-        hosted = [self._led(tokens, token_of(keys_of(command, part)[0])) for part in scattered.commands]
-        gather = Gather(slot, len(hosted), scattered.join)
-        for index, (where, part) in enumerate(zip(hosted, scattered.commands, strict=True)):
-            self._service.requests.submit(where, gather.part(index), command, part)
-
-    def _count(self, connection: ClientConnection, command: Command, args: list[bytes]) -> Slot:
-        led = [hosted for hosted in self._service.hosted.values() if hosted.replica.leading is not None]
-        slot = connection.slot()
-        if not led:
-            slot.complete(b":0\r\n")
-        gather = Gather(slot, len(led), sum_of)
-        for index, hosted in enumerate(led):
-            self._service.requests.submit(hosted, gather.part(index), command, args)
-        return slot
+        led = [self._led(tokens, token_of(keys_of(command, part)[0])) for part in scattered.commands]
+        return [*zip(led, scattered.commands, strict=True)], scattered.join

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from fortdb.errors import BadRequest, Busy, WrongType
 from fortdb.limits import (
     KEY_BYTES_MAX,
+    READ_BYTES_MAX,
     REPLY_BYTES_MAX,
     WALK_BYTES_MAX,
     WALK_KEYS_MAX,
@@ -72,6 +73,7 @@ class Execution:
         "_own",
         "_policies",
         "ledger",
+        "left_bytes",
         "now_ms",
         "operations",
         "saw_uncommitted",
@@ -86,12 +88,28 @@ class Execution:
         self._commit = commit
         self._own: dict[bytes, Operation] = {}
         self.now_ms = now_ms
+        self.left_bytes = 1 << 62  # that may yet be read; see `bound`
         self.operations: list[Operation] = []
         self.saw_uncommitted = False
         self.wants_links = False  # for WORM records that it writes
 
+    def bound(self) -> Execution:
+        """For a request of somebody else: it may look at no more than `READ_BYTES_MAX`."""
+        self.left_bytes = READ_BYTES_MAX
+        return self
+
     def at(self, at: bytes) -> bytes | None:
-        """What lies under a key of the engine, ended or not."""
+        """What lies under a key of the engine, ended or not. Raises `BadRequest` if the request has read too much."""
+        if self.left_bytes < 0:
+            raise BadRequest(
+                f"the request reads more than {READ_BYTES_MAX} bytes of values: name fewer keys at once"
+            )
+        found = self._newest(at)
+        if found is not None:
+            self.left_bytes -= len(found)
+        return found
+
+    def _newest(self, at: bytes) -> bytes | None:
         own = self._own.get(at)
         if own is not None:
             return own.value if own.kind == PUT else None

@@ -22,6 +22,7 @@ from fortdb.net.tls import Context, Transport
 from fortdb.node.core import NodeCore
 from fortdb.node.hosted import Hosted
 from fortdb.node.requests import Requests
+from fortdb.node.runner import RUN_HERE
 from fortdb.node.slots import CallSlot, RequestSlot
 from fortdb.node.snapshots import SnapshotInstall
 from fortdb.protocol.commands import INTERNAL, TABLE, Command, check_arity, lookup, unknown_command
@@ -364,7 +365,7 @@ bind(Links)
 
 def _command(args: list[bytes]) -> Command:
     command = _INTERNAL.get(args[0]) or lookup(args[0])
-    if command is None:
+    if command is None or command.name not in RUN_HERE:
         raise unknown_command(args)
     wrong = check_arity(command, args)
     if wrong is not None:

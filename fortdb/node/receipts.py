@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from fortdb.errors import FortError
+import structlog
+
+from fortdb.errors import Fault, FortError
 from fortdb.model import RecordId, keyspace_name
 from fortdb.node.core import NodeCore
 from fortdb.node.hosted import Hosted
@@ -21,6 +23,8 @@ from fortdb.replication.leader import Leader
 from fortdb.ring.tokens import hash_of
 from fortdb.storage.keys import data_key_at, record_key
 from fortdb.storage.values import decode_worm, is_worm_record
+
+log = structlog.get_logger(__name__)
 
 
 class ReceiptSlot:
@@ -50,6 +54,9 @@ class ReceiptSlot:
                 reply = self._receipt(reply)
             except FortError as error:
                 reply = self._node.failure_reply(error)
+            except Exception as error:  # the write stands, whatever is wrong with telling of it
+                log.exception("receipt_failed", partition=self._hosted.replica.name)
+                reply = self._node.failure_reply(Fault(error))
         self._slot.complete(reply)
 
     def refuse(self, error: FortError, epoch: int, leader: str | None) -> None:

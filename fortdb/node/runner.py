@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 import structlog
 
 from fortdb.clock import wall_ms
-from fortdb.errors import BadRequest, FortError, Unavailable
+from fortdb.errors import BadRequest, Fault, FortError, Unavailable
 from fortdb.model import Ack, RecordId, keyspace_name
 from fortdb.node import worm
 from fortdb.node.core import WALKS, NodeCore
@@ -30,6 +30,10 @@ from fortdb.replication.entries import RequestId
 log = structlog.get_logger(__name__)
 
 
+RUN_HERE = frozenset((*HANDLERS, "SCAN", *WALKS, *INTERNAL))
+"""The names of the commands that partitions execute."""
+
+
 def _id_of_nothing(now_ms: int) -> RecordId:
     """For requests whose effects nobody takes."""
     return RecordId(now_ms, 0)
@@ -41,7 +45,7 @@ class Runner:
     def __init__(self, node: NodeCore, jobs: Executor) -> None:
         self._node = node
         self._walks = Walks(node, jobs)
-        self.requests_total: dict[str, int] = dict.fromkeys((*HANDLERS, "SCAN", *WALKS, *INTERNAL), 0)
+        self.requests_total: dict[str, int] = dict.fromkeys(sorted(RUN_HERE), 0)
 
     def run(
         self,
@@ -72,14 +76,14 @@ class Runner:
             if leader.log.memory.is_stale(request):
                 slot.drop()
                 return
-        if name == "DBSIZE":
-            self._walks.count(hosted, slot, args)
-            return
-        if name == "PURGEALL":
-            self._walks.purge(hosted, leader, slot, args[1], request)
-            return
-        execution = node.execution(hosted, leader)
+        execution, begun = node.execution(hosted, leader).bound(), leader.next_offset
         try:
+            if name == "DBSIZE":
+                self._walks.count(hosted, slot, args)
+                return
+            if name == "PURGEALL":
+                self._walks.purge(hosted, leader, slot, args[1], request)
+                return
             ack = Ack.SYNC
             if command.kind is CommandKind.WRITE:
                 args, ack = self._acknowledgement(command, args)
@@ -99,10 +103,10 @@ class Runner:
             node.fail(slot, error)
             return
         except Exception as error:
+            if leader.next_offset != begun:
+                raise  # the log was touched, and may be half changed: this node must not go on
             log.exception("command_failed", command=name, partition=hosted.replica.name)
-            node.fail(
-                slot, BadRequest(f"this is a fault in fortdb ({type(error).__name__}); see the node's log")
-            )
+            node.fail(slot, Fault(error))
             return
         if execution.operations:
             offset = node.propose(hosted, leader, execution, request, reply)
@@ -142,6 +146,9 @@ class Runner:
             if hosted.replica.installing:
                 raise Unavailable(f"{self._node.own.name} is still fetching partition {hosted.replica.name}")
             around = Around(self._node.engine, self._node.policies, _id_of_nothing, hosted.ledger)
-            return HANDLERS[command.name](Execution(around, {}, wall_ms()), args)
+            return HANDLERS[command.name](Execution(around, {}, wall_ms()).bound(), args)
         except FortError as error:
             return self._node.failure_reply(error)
+        except Exception as error:
+            log.exception("command_failed", command=command.name, partition=hosted.replica.name)
+            return self._node.failure_reply(Fault(error))

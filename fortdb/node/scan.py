@@ -3,7 +3,8 @@
 Keys lie on disk in the order of their tokens, so a cursor is simply the token to go on from: it
 survives a failover, a restart and a move of the partition, and every key that was there all along is
 seen. A page ends between two tokens, so keys that share a `{tag}` come in one page, however many
-they are. Cursor 0 is the beginning and the end.
+they are. Cursor 0 is the beginning and the end. A page is over when `COUNT` keys, or a MiB of them and their values,
+were looked at; it holds only those that are wanted, and no values.
 
 A page is read as `RANGE` reads (`Execution.walk`), so it has all that was answered before. A transaction may be
 committed and have keys here that nobody can see yet: a page waits for those that held locks when it came.
@@ -11,11 +12,10 @@ committed and have keys here that nobody can see yet: a page waits for those tha
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from fortdb.errors import BadRequest
-from fortdb.limits import SCAN_COUNT_MAX
+from fortdb.limits import REPLY_BYTES_MAX, SCAN_COUNT_MAX, WALK_BYTES_MAX
 from fortdb.model import TOKEN_SPACE
 from fortdb.protocol.arguments import parse_scan
 from fortdb.protocol.glob import compile_glob
@@ -36,22 +36,27 @@ def scan_page(execution: Execution, token_ranges: tuple[tuple[int, int], ...], a
     else:
         raise BadRequest("invalid cursor")
     count = min(options.count, SCAN_COUNT_MAX)
-    pairs = list(islice(execution.walk(data_bound(options.cursor), data_bound(end)), count + 1))
-    cursor = end % TOKEN_SPACE
-    if len(pairs) > count:
-        cursor = data_token(pairs[-1][0])
-        whole = [pair for pair in pairs if data_token(pair[0]) != cursor]
-        if not whole:  # one token fills the page: take all of it
-            whole = list(execution.walk(data_bound(cursor), data_bound(cursor + 1)))
-            cursor = (cursor + 1) % TOKEN_SPACE if cursor + 1 < end else end % TOKEN_SPACE
-        pairs = whole
     matches = compile_glob(options.match) if options.match is not None else None
     wanted = None if options.type is None else options.type.lower()
-    keys = [
-        bulk(key)
-        for key, value in ((user_key(key), value) for key, value in pairs)
-        if wanted in (None, type_name(value))
-        and not 0 < expiry_of(value) <= execution.now_ms
-        and (matches is None or matches(key))
-    ]
+    keys: list[bytes] = []
+    cursor, token = end % TOKEN_SPACE, -1
+    looked_bytes = size = 0
+    for looked, (at, stored) in enumerate(execution.walk(data_bound(options.cursor), data_bound(end))):
+        if data_token(at) != token:
+            token = data_token(at)
+            if looked >= count or looked_bytes > WALK_BYTES_MAX:
+                cursor = token
+                break
+        looked_bytes += len(at) + len(stored)
+        if wanted not in (None, type_name(stored)) or 0 < expiry_of(stored) <= execution.now_ms:
+            continue
+        key = user_key(at)
+        if matches is None or matches(key):
+            keys.append(bulk(key))
+            size += len(keys[-1])
+            if size > REPLY_BYTES_MAX:
+                raise BadRequest(
+                    f"the page would be larger than {REPLY_BYTES_MAX} bytes, as many long keys have the same {{tag}};"
+                    " RANGE walks these"
+                )
     return array([bulk(b"%d" % cursor), array(keys)])

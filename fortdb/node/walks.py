@@ -85,6 +85,9 @@ class Walks:
         locked = any(keyspace_name(key) == name for key in hosted.locks.locked)
         if locked:
             self._node.fail(
-                slot, Busy(f"a transaction is about to change keys of {name.decode()}; try again")
+                slot,
+                Busy(
+                    f"a transaction is about to change keys of {name.decode('utf-8', 'backslashreplace')}; try again"
+                ),
             )
         return locked

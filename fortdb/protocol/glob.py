@@ -1,68 +1,70 @@
 """Redis' glob patterns on bytes: `*`, `?`, `[abc]`, `[^a-c]`, `\\x`.
 
-A pattern is cut at its stars into pieces of fixed length; each piece is found as early as possible.
-That is never slower than pattern times text, unlike backtracking on `*a*a*a*b`.
+A pattern is a row of conditions on single bytes with stars between them. All ways in which a text may fit so far are
+bits of one number, and each byte of the text moves them on at once (Shift-And: Baeza-Yates and Gonnet 1992, with
+stars as in Navarro and Raffinot 2002). So a text is read once, whatever the pattern; there is no backtracking.
+
+Caveat: what a byte costs grows with the pattern, and so do the tables that are made of it; hence the bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-_ANY = frozenset(range(256))
+from fortdb.errors import BadRequest
+from fortdb.limits import PATTERN_BYTES_MAX
 
-Piece = tuple[frozenset[int], ...]
-"""What each byte of a piece may be."""
+_ANY = range(256)
 
 
 def compile_glob(pattern: bytes) -> Callable[[bytes], bool]:
-    """A function that tells whether a text matches the pattern as a whole."""
-    pieces = _pieces(pattern)
-    first, last = pieces[0], pieces[-1]
+    """A function that tells whether a text matches the pattern as a whole. Raises `BadRequest` for a pattern that is
+    too long."""
+    if len(pattern) > PATTERN_BYTES_MAX:
+        raise BadRequest(f"a pattern of {len(pattern)} bytes; at most {PATTERN_BYTES_MAX}")
+    allows = [0] * 256  # bit n: the byte fits condition n
+    stays = 0  # bit n: any bytes may stand before condition n
+    count = 0
+    at = 0
+    while at < len(pattern):
+        if pattern[at] == ord("*"):
+            stays |= 1 << count
+            at += 1
+            continue
+        allowed, at = _condition(pattern, at)
+        for byte in allowed:
+            allows[byte] |= 1 << count
+        count += 1
+    whole = 1 << count
+    certain = whole & stays  # the pattern ends with a star: what comes behind does not matter
 
     def matches(text: bytes) -> bool:
-        if len(pieces) == 1:
-            return len(text) == len(first) and _fits(first, text, 0)
-        end = len(text) - len(last)
-        if end < len(first) or not _fits(first, text, 0) or not _fits(last, text, end):
-            return False
-        at = len(first)
-        for piece in pieces[1:-1]:
-            while at + len(piece) <= end and not _fits(piece, text, at):
-                at += 1
-            if at + len(piece) > end:
+        state = 1  # bit n: so far, n conditions fit
+        for byte in text:
+            if state & certain:
+                return True
+            state = (state & allows[byte]) << 1 | state & stays
+            if not state:
                 return False
-            at += len(piece)
-        return True
+        return state & whole > 0
 
     return matches
 
 
-def _fits(piece: Piece, text: bytes, at: int) -> bool:
-    return all(text[at + index] in allowed for index, allowed in enumerate(piece))
+def _condition(pattern: bytes, at: int) -> tuple[Collection[int], int]:
+    """The bytes that the condition at a place allows, and where it ends."""
+    byte = pattern[at]
+    at += 1
+    if byte == ord("?"):
+        return _ANY, at
+    if byte == ord("["):
+        return _class(pattern, at)
+    if byte == ord("\\") and at < len(pattern):
+        byte, at = pattern[at], at + 1
+    return (byte,), at
 
 
-def _pieces(pattern: bytes) -> list[Piece]:
-    """The runs of single-byte conditions between the stars; always at least one, perhaps empty."""
-    pieces: list[list[frozenset[int]]] = [[]]
-    at = 0
-    while at < len(pattern):
-        byte = pattern[at]
-        at += 1
-        if byte == ord("*"):
-            pieces.append([])
-        elif byte == ord("?"):
-            pieces[-1].append(_ANY)
-        elif byte == ord("["):
-            allowed, at = _class(pattern, at)
-            pieces[-1].append(allowed)
-        else:
-            if byte == ord("\\") and at < len(pattern):
-                byte, at = pattern[at], at + 1
-            pieces[-1].append(frozenset((byte,)))
-    return [tuple(piece) for piece in pieces]
-
-
-def _class(pattern: bytes, at: int) -> tuple[frozenset[int], int]:
+def _class(pattern: bytes, at: int) -> tuple[Collection[int], int]:
     """The bytes that a `[...]` allows, and where it ends; an unclosed one ends with the pattern."""
     negated = pattern[at : at + 1] == b"^"
     at += negated
@@ -78,4 +80,4 @@ def _class(pattern: bytes, at: int) -> tuple[frozenset[int], int]:
         else:
             allowed.add(pattern[at])
         at += 1
-    return (_ANY - allowed if negated else frozenset(allowed)), at + 1
+    return (allowed ^ {*_ANY} if negated else allowed), at + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fortdb.errors import BadRequest, Discarded, FortError
+from fortdb.limits import PATTERN_BYTES_MAX
 from fortdb.protocol.commands import TABLE, Command, CommandKind, lookup, unknown_command
 from fortdb.protocol.glob import compile_glob
 from fortdb.protocol.resp import NIL, OK, PONG, QUEUED, array, bulk, integer, mapping
@@ -230,6 +231,8 @@ def _describe(session: Session) -> bytes:
 
 
 def _command(session: Session, args: list[bytes]) -> bytes:
+    if len(args) - 2 > len(TABLE):
+        raise BadRequest(f"{len(args) - 2} names; there are {len(TABLE)} commands")
     chosen = [lookup(name) for name in args[2:]] or list(TABLE.values())
     match args[1].upper() if len(args) > 1 else b"INFO":
         case b"COUNT":
@@ -274,6 +277,8 @@ def _docs(command: Command, resp: int) -> tuple[bytes, bytes]:
 def _config(session: Session, args: list[bytes], settings: Mapping[str, str]) -> bytes:
     if args[1].upper() != b"GET" or len(args) < 3:
         raise BadRequest("CONFIG takes GET pattern only; settings are changed in the configuration file")
+    if sum(len(pattern) + 1 for pattern in args[2:]) > PATTERN_BYTES_MAX + 1:
+        raise BadRequest(f"patterns of more than {PATTERN_BYTES_MAX} bytes together")
     patterns = [compile_glob(pattern.lower()) for pattern in args[2:]]
     found = [
         (bulk(name.encode()), bulk(value.encode()))

@@ -30,6 +30,9 @@ from fortdb.protocol.scatter import split
 AT_ONCE = frozenset({"MULTI", "EXEC", "DISCARD", "WATCH", "QUIT", "RESET"})
 """What is not queued between `MULTI` and `EXEC`."""
 
+_LONG_ANSWERS = frozenset({"COMMAND", "CONFIG", "HELP", "INFO"})
+"""About the process: thousands of these in one transaction would hold up everybody else."""
+
 _ARGUMENT_BYTES = 64  # that an argument takes in memory beside its own
 
 
@@ -86,6 +89,8 @@ def check_queued(command: Command, args: list[bytes]) -> None:
     """Raises `BadRequest` for a command that cannot be part of a transaction."""
     if command.kind is CommandKind.FEED:
         raise BadRequest(f"{command.name} is about the connection; say it outside of MULTI")
+    if command.name in _LONG_ANSWERS:
+        raise BadRequest(f"{command.name} is about the process; say it outside of MULTI")
     if command.kind in (CommandKind.RING, CommandKind.ADMIN):
         raise BadRequest(f"{command.name} is about the whole ring; say it outside of MULTI")
     if command.name == "RANGE":

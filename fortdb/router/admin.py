@@ -7,9 +7,8 @@ node that must do it; a router only carries the word.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -17,7 +16,7 @@ import structlog
 from fortdb.coordination.operations import write_layout, write_record
 from fortdb.coordination.session import Session
 from fortdb.errors import BadRequest, FortError, LayoutError, StoreConflict, Unavailable
-from fortdb.fields import dump_json
+from fortdb.fields import Fields, dump_json
 from fortdb.model import (
     ClusterView,
     Layout,
@@ -41,13 +40,6 @@ log = structlog.get_logger(__name__)
 
 _PARTITIONS_DEFAULT = 24
 _REPLICATION_DEFAULT = 3
-_PLAN_OPTIONS = {
-    "partitions": int,
-    "replication": int,
-    "min_in_sync": int,
-    "remove": list,
-    "weights": dict,
-}
 
 
 class Admin:
@@ -86,7 +78,7 @@ class Admin:
                     "LEADER SEIZE partition node ACCEPT-DATA-LOSS"
                 )
             case ["LAYOUT", "PLAN"]:
-                slot.complete(bulk(plan_to_json(self._plan({})).encode()))
+                slot.complete(bulk(plan_to_json(self._plan(_Options())).encode()))
             case ["LAYOUT", "PLAN", options]:
                 slot.complete(bulk(plan_to_json(self._plan(_options(options))).encode()))
             case ["LAYOUT", "SHOW"]:
@@ -102,24 +94,22 @@ class Admin:
 
     # --- layout ---------------------------------------------------------------------------------
 
-    def _plan(self, options: Mapping[str, Any]) -> Plan:
+    def _plan(self, options: _Options) -> Plan:
         view = self._service.view
         present = view.layout
         nodes = _nodes_after(view, options)
-        replication = options.get("replication")
-        min_in_sync = options.get("min_in_sync")
         if present is None:
-            replication = replication or min(_REPLICATION_DEFAULT, len(nodes))
+            replication = options.replication or min(_REPLICATION_DEFAULT, len(nodes))
             target = first_layout(
                 nodes,
-                options.get("partitions", _PARTITIONS_DEFAULT),
+                options.partitions or _PARTITIONS_DEFAULT,
                 replication,
-                min_in_sync or replication // 2 + 1,
+                options.min_in_sync or replication // 2 + 1,
             )
-        elif options.get("partitions", len(present.partitions)) != len(present.partitions):
+        elif options.partitions not in (None, len(present.partitions)):
             raise LayoutError("partitions: their number is chosen with the first layout and stays")
         else:
-            target = next_layout(present, nodes, replication, min_in_sync)
+            target = next_layout(present, nodes, options.replication, options.min_in_sync)
         return plan(present, target)
 
     def _apply(self, slot: Slot, document: str) -> None:
@@ -247,41 +237,53 @@ class Admin:
         }
 
 
-def _options(text: str) -> dict[str, Any]:
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise BadRequest(f"options are no JSON: {error}") from None
-    if not isinstance(options, dict):
-        raise BadRequest("options are no JSON object")
-    for name, value in options.items():
-        wanted = _PLAN_OPTIONS.get(name)
-        if wanted is None:
-            raise BadRequest(f"unknown option {name!r}; there are {', '.join(_PLAN_OPTIONS)}")
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise BadRequest(f"option {name} must be of type {wanted.__name__}")
-    return options
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What `LAYOUT PLAN` is asked for. None: as it is, or the usual."""
+
+    partitions: int | None = None
+    replication: int | None = None
+    min_in_sync: int | None = None
+    remove: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+def _options(text: str) -> _Options:
+    """Raises `BadRequest` naming what is wrong."""
+    fields = Fields.parse("options", text, "of LAYOUT PLAN", BadRequest)
+    known = _Options.__slots__
+    if unknown := fields.names - {*known}:
+        raise fields.wrong(f"know no {min(unknown)!r}; there are {', '.join(known)}")
+    numbers = {
+        name: fields.number(name, 1)
+        for name in ("partitions", "replication", "min_in_sync")
+        if fields.has(name)
+    }
+    weights = fields.object("weights") if fields.has("weights") else None
+    return _Options(
+        **numbers,
+        remove=fields.texts("remove") if fields.has("remove") else (),
+        weights={name: weights.weight(name) for name in weights.names} if weights is not None else {},
+    )
 
 
 def _has(layout: Layout | None, name: str) -> bool:
     return layout is not None and name in layout.nodes
 
 
-def _nodes_after(view: ClusterView, options: Mapping[str, Any]) -> dict[str, NodeSpec]:
+def _nodes_after(view: ClusterView, options: _Options) -> dict[str, NodeSpec]:
     """The nodes of the next layout: those of the present one and all that joined, less the removed."""
     nodes = dict(view.layout.nodes) if view.layout is not None else {}
     for node in view.nodes.values():
         if node.name not in nodes and node.state is NodeState.SERVING:
             nodes[node.name] = NodeSpec(node.zone)
-    for name in options.get("remove", ()):
+    for name in options.remove:
         if nodes.pop(name, None) is None:
             raise LayoutError(f"cannot remove {name!r}: no such node; there are {', '.join(sorted(nodes))}")
-    for name, weight in options.get("weights", {}).items():
+    for name, weight in options.weights.items():
         if name not in nodes:
             raise LayoutError(f"cannot weigh {name!r}: no such node; there are {', '.join(sorted(nodes))}")
-        if type(weight) not in (int, float) or not 0 <= weight < math.inf:
-            raise LayoutError(f"weight of {name} must be a number, 0 or more")
-        nodes[name] = replace(nodes[name], weight=float(weight))
+        nodes[name] = replace(nodes[name], weight=weight)
     return nodes
 
 

@@ -23,18 +23,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from fortdb.coordination.operations import read_keyspaces, write_keyspaces
 from fortdb.coordination.session import Session
 from fortdb.coordination.store import Store
-from fortdb.errors import BadRequest, FortError, Immutable, OutcomeUnknown, StoreConflict, Unavailable
+from fortdb.errors import BadRequest, Fault, FortError, Immutable, OutcomeUnknown, StoreConflict, Unavailable
+from fortdb.limits import RETENTION_MS_MAX
 from fortdb.model import Ack, Keyspace, Mode, NodeState, Policy
 from fortdb.net.front import Slot
 from fortdb.protocol.resp import OK, bulk
 from fortdb.router.service import RouterService
 
+log = structlog.get_logger(__name__)
+
 _POLL_MS = 20
 _NAME_BYTES_MAX = 200
-_DURATION = re.compile(r"(\d{1,12})(ms|s|m|h|d)\Z").match
+_DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)\Z").match
+_COUNT = re.compile(r"[1-9][0-9]{0,9}\Z").match
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Resume = Callable[[Any], None]
@@ -202,6 +208,9 @@ class KeyspaceCommands:
                 slot.complete(done.value)
             except FortError as error:
                 slot.complete(error.wire())
+            except Exception as error:
+                log.exception("keyspace_failed")
+                slot.complete(Fault(error).wire())
             else:
                 step(resume)
 
@@ -377,15 +386,18 @@ def _duration_ms(value: str) -> int:
         return 0
     match = _DURATION(value.lower())
     duration_ms = int(match[1]) * _UNITS_MS[match[2]] if match is not None else 0
-    if duration_ms < 1:
-        raise BadRequest("RETENTION takes a time such as 30d, 12h, 5m, 10s or 500ms, or NONE")
+    if not 1 <= duration_ms <= RETENTION_MS_MAX:
+        raise BadRequest(
+            "RETENTION takes a time such as 30d, 12h, 5m, 10s or 500ms, of at most "
+            f"{RETENTION_MS_MAX // _UNITS_MS['d']}d, or NONE"
+        )
     return duration_ms
 
 
 def _keep(value: str) -> int:
     if value.upper() == "NONE":
         return 0
-    if not value.isdecimal() or not 1 <= int(value) <= 1_000_000_000:
+    if _COUNT(value) is None or int(value) > 1_000_000_000:
         raise BadRequest(
             "KEEP takes the number of versions that are kept, the present one among them, or NONE"
         )

@@ -14,7 +14,7 @@ from time import perf_counter
 
 import structlog
 
-from fortdb.errors import BadRequest, FortError, Unavailable
+from fortdb.errors import BadRequest, Fault, FortError, Unavailable
 from fortdb.limits import KEY_BYTES_MAX
 from fortdb.model import ClusterView, NodeState
 from fortdb.native import bind, lane
@@ -56,7 +56,8 @@ def key_too_long(key: bytes) -> BadRequest:
 
 
 class RouterService:
-    """Executes clients' commands by sending them on."""
+    """Executes clients' commands by sending them on. It keeps nothing that a defect could spoil: whatever goes wrong
+    with one is a `Fault` of that command alone."""
 
     __slots__ = ("__dict__", "channels", "deadline_ms", "latency", "loop", "tokens")
 
@@ -188,6 +189,8 @@ class RouterService:
         except FortError as error:
             self._failed(error)
             return error.wire()
+        except Exception as error:
+            raise Fault(error) from error
 
     def watch(self, slot: Completes, keys: list[bytes]) -> None:
         """Ask the partitions of these keys for their versions."""
@@ -197,6 +200,8 @@ class RouterService:
         except FortError as error:
             self._failed(error)
             slot.complete(error.wire())
+        except Exception as error:
+            raise Fault(error) from error
 
     def transact(self, slot: Part, bundle: Bundle) -> None:
         """Send a transaction to the leader of the partition that holds its keys, or lead it through several."""
@@ -212,6 +217,8 @@ class RouterService:
         except FortError as error:
             self._failed(error)
             slot.complete(error.wire())
+        except Exception as error:
+            raise Fault(error) from error
 
     def _count_request(self, name: str) -> None:
         self.requests_total[name] = self.requests_total.get(name, 0) + 1

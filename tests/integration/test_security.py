@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import ssl
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from fortdb.errors import AuthenticationFailed, AuthenticationRequired, FortErro
 from fortdb.local.authority import Authority
 from fortdb.local.ring import LocalRing
 from tests.support.guarded import Talk, user
-from tests.support.rings import running_ring, status_of, wait_healthy
+from tests.support.rings import add_users, ca_of, reload, running_ring, status_of, users_of, wait_healthy
 from tests.support.waiting import eventually
 
 SHOP = user("shop", "p-shop", commands=("read", "write", "scan", "view"), keyspaces=("orders",))
@@ -35,31 +34,8 @@ SHOP = user("shop", "p-shop", commands=("read", "write", "scan", "view"), keyspa
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRing]:
     with running_ring(tmp_path_factory.mktemp("ring"), tls=True, routers=2) as made:
-        users_of(made).write_text(users_of(made).read_text() + SHOP)
-        reload(made)
+        add_users(made, SHOP)
         yield made
-
-
-def users_of(ring: LocalRing) -> Path:
-    return ring.tls_directory / "users.toml"
-
-
-def reload(ring: LocalRing) -> None:
-    """Tell every process that files have changed, and wait until each says that it has seen them."""
-    before = {name: _reloads(ring, name) for name in ring.processes}
-    for process in ring.processes.values():
-        process.signal(signal.SIGHUP)
-    for name in ring.processes:
-        eventually(f"{name} has taken the files in", lambda: _reloads(ring, name) > before[name])  # noqa: B023
-
-
-def _reloads(ring: LocalRing, name: str) -> int:
-    text = ring.process(name).log_path.read_text()
-    return len(re.findall(r"event=audit_(?:not_)?reloaded .*what=users", text))
-
-
-def ca_of(ring: LocalRing) -> str:
-    return str(ring.tls_directory / "ca.pem")
 
 
 def as_shop(ring: LocalRing) -> Access:

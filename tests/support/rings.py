@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,3 +130,33 @@ def keys_of_partition(ring: LocalRing, name: str, count: int, prefix: str = "key
             if len(found) == count:
                 return found
     raise AssertionError
+
+
+def users_of(ring: LocalRing) -> Path:
+    """Of a ring with TLS."""
+    return ring.tls_directory / "users.toml"
+
+
+def reload(ring: LocalRing) -> None:
+    """Tell every process that files have changed, and wait until each says that it has seen them."""
+    before = {name: _reloads(ring, name) for name in ring.processes}
+    for process in ring.processes.values():
+        process.signal(signal.SIGHUP)
+    for name in ring.processes:
+        eventually(f"{name} has taken the files in", lambda: _reloads(ring, name) > before[name])  # noqa: B023
+
+
+def _reloads(ring: LocalRing, name: str) -> int:
+    text = ring.process(name).log_path.read_text()
+    return len(re.findall(r"event=audit_(?:not_)?reloaded .*what=users", text))
+
+
+def ca_of(ring: LocalRing) -> str:
+    """The authority of a ring with TLS."""
+    return str(ring.tls_directory / "ca.pem")
+
+
+def add_users(ring: LocalRing, text: str) -> None:
+    """Let every process know these, too."""
+    users_of(ring).write_text(users_of(ring).read_text() + text)
+    reload(ring)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -15,7 +16,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from fortdb.errors import ConfigError
+from fortdb.net import status
 from fortdb.net.status import Health, LatencyHistogram, StatusServer
+from tests.support.waiting import eventually
 
 WELL = Health(True, "serving", "")
 ILL = Health(False, "failed", "the disk is full")
@@ -88,3 +91,27 @@ def test_a_port_in_use_is_told_with_its_setting() -> None:
 def test_a_scraper_that_says_nothing_is_in_nobodys_way() -> None:
     with serving(WELL) as port, socket.create_connection(("127.0.0.1", port)):
         assert get(port, "/healthz")[0] == 200
+
+
+def test_connections_are_bounded_and_each_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "STATUS_MS_MAX", 1_000)
+    monkeypatch.setattr(status, "STATUS_REQUESTS_MAX", 4)
+    with serving(WELL) as port, ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(12)]
+        for connection in slow[8:]:  # too many: hung up on at once
+            assert connection.recv(1) == b""
+        slow[0].sendall(b"G")  # was the oldest when there were too many
+        eventually("there is room again", lambda: get_or_none(port) == 200, within_s=10)
+        began_s = time.monotonic()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as trickling:
+            while time.monotonic() - began_s < 10:
+                trickling.sendall(b"G")
+                time.sleep(0.1)
+        assert time.monotonic() - began_s < 5
+
+
+def get_or_none(port: int) -> int | None:
+    try:
+        return get(port, "/healthz")[0]
+    except OSError:
+        return None
