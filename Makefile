@@ -64,7 +64,7 @@ chaos: $(VENV)/installed ## Minutes of faults, in simulation and on real rings: 
 	@$(BIN)/python -m pytest -m chaos --ignore tests/deploy --timeout 1800
 
 test-long-way: $(VENV)/installed ## The tests of whole rings without the functions in C, as on a machine without a C compiler
-	@FORTDB_NATIVE=0 $(BIN)/python -m pytest tests/integration/test_clients.py tests/integration/test_failover.py tests/integration/test_security.py tests/unit/test_router_channels.py tests/unit/test_gate.py tests/unit/test_tls.py
+	@FORTDB_NATIVE=0 $(BIN)/python -m pytest tests/integration/test_clients.py tests/integration/test_failover.py tests/integration/test_security.py tests/unit/test_router_channels.py tests/unit/test_gate.py tests/unit/test_tls.py tests/integration/test_attacks.py
 
 bench: $(VENV)/installed ## FortDB beside Redis and etcd, about three minutes; the report goes to .bench/report
 	@$(BIN)/python -m bench --short

@@ -57,12 +57,12 @@ class Guesses:
 
     def wait_ms(self, host: str, now_ms: int) -> int:
         """How long passwords from there are not looked at; 0: they are."""
-        found = self._guessers.get(_whole_of(host))
+        found = self._guessers.get(whole_of(host))
         return max(0, found.until_ms - now_ms) if found is not None else 0
 
     def wrong(self, host: str, now_ms: int) -> None:
         """A wrong password came from there."""
-        name = _whole_of(host)
+        name = whole_of(host)
         guesser = self._guessers.setdefault(name, _Guesser())
         self._guessers.move_to_end(name)
         if now_ms - guesser.last_ms > GUESSES_REMEMBERED_MS:
@@ -76,7 +76,7 @@ class Guesses:
             self._guessers.popitem(last=False)
 
 
-def _whole_of(host: str) -> str:
+def whole_of(host: str) -> str:
     """What stands for the one behind an address."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
-from fortdb.access.pace import Guesses
+from fortdb.access.pace import Guesses, whole_of
 from fortdb.access.passwords import which
 from fortdb.access.users import Users
 from fortdb.errors import AuthenticationFailed, Busy
@@ -70,6 +70,7 @@ class Logins:
                 done(line)
                 return
         login = self._under_way.get(digest)
+        host = whole_of(host)
         if login is None:
             self._check_room(host)
             login = _Login(digest, password, lines, users.efforts, users.fake, set(), [])

@@ -30,6 +30,11 @@ def front_metrics(front: Front, requests: Mapping[str, int], errors: Mapping[str
     refused = CounterMetricFamily("fortdb_connections_refused", "Client connections over the limit")
     refused.add_metric([], front.refused_total)
     yield refused
+    faults = CounterMetricFamily(
+        "fortdb_faults", "Commands that met a defect of FortDB; its log has the trace"
+    )
+    faults.add_metric([], front.faults_total)
+    yield faults
     yield gauge("fortdb_connections", "Client connections open", len(front.connections))
 
 

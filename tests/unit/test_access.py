@@ -10,8 +10,10 @@ from fortdb.access.pace import Bucket, Guesses
 from fortdb.access.passwords import check_hash, hash_password, stand_in, which
 from fortdb.access.rights import keyspace_of, needs, refusal
 from fortdb.access.users import Right, User, parse_users
-from fortdb.errors import BadRequest, ConfigError, PermissionDenied
-from fortdb.limits import GUESSES_ADDRESSES_MAX, GUESSES_FREE, GUESSES_WAIT_MS_MAX
+from fortdb.errors import BadRequest, Busy, ConfigError, PermissionDenied
+from fortdb.limits import GUESSES_ADDRESSES_MAX, GUESSES_FREE, GUESSES_WAIT_MS_MAX, LOGINS_OF_ADDRESS_MAX
+from fortdb.net.logins import Logins
+from fortdb.net.loop import Loop
 from fortdb.protocol.commands import TABLE, CommandKind, lookup
 from tests.support.guarded import hashed, user
 
@@ -259,3 +261,20 @@ def test_one_host_of_many_addresses_is_one() -> None:
     for number in range(GUESSES_ADDRESSES_MAX + 5):
         guesses.wrong(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 10)
     assert len(guesses._guessers) == GUESSES_ADDRESSES_MAX
+
+
+def test_one_host_of_many_addresses_fills_only_its_own_places() -> None:
+    loop = Loop()
+    logins = Logins(loop)
+    users = parse_users(user("app", "one"), "users.toml")
+    try:
+        for number in range(LOGINS_OF_ADDRESS_MAX):
+            logins.verify(users, "app", b"%d" % number, f"2001:db8::{number:x}", lambda line: None)
+        with pytest.raises(Busy):
+            logins.verify(users, "app", b"more", "2001:db8::ffff", lambda line: None)
+        logins.verify(users, "app", b"more", "2001:db8:1::1", lambda line: None)
+    finally:
+        logins.close()
+        assert logins._thread is not None
+        logins._thread.join()
+        loop.close()
