@@ -15,11 +15,10 @@ from fortdb.fields import Fields
 from fortdb.limits import PATTERN_BYTES_MAX, READ_BYTES_MAX, RETENTION_MS_MAX
 from fortdb.log import escape_controls
 from fortdb.model import Keyspace
-from fortdb.net import front
 from fortdb.node import execute
 from fortdb.node.clients import NodeClients
 from fortdb.node.core import NodeCore
-from fortdb.protocol.commands import TABLE
+from fortdb.protocol.commands import TABLE, Command, check_arity
 from fortdb.protocol.glob import compile_glob
 from fortdb.router.admin import _options
 from fortdb.router.keyspaces import changed
@@ -35,7 +34,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GuardedNode
         yield made
 
 
-def fails(*_: Any) -> Any:
+def fails(*_: object) -> Any:
     """Stands for what nobody foresaw."""
     return 1 // 0
 
@@ -43,10 +42,12 @@ def fails(*_: Any) -> Any:
 def test_a_fault_in_understanding_a_command_costs_its_connection_alone(
     node: GuardedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = front.check_arity
-    monkeypatch.setattr(
-        front, "check_arity", lambda command, args: fails() if command.name == "ECHO" else real(command, args)
-    )
+    def fails_for_echo(command: Command, args: list[bytes]) -> BadRequest | None:
+        if command.name == "ECHO":
+            fails()
+        return check_arity(command, args)
+
+    monkeypatch.setattr("fortdb.net.front.check_arity", fails_for_echo)
     with Talk(node.port) as other, Talk(node.port) as talk, capture_logs() as logs:
         assert other.say(["SET", "a", "1"]) == [b"+OK"]
         heard = talk.say(["INCR", "a"], ["ECHO", "x"])
