@@ -35,9 +35,13 @@ WATCH_LOG_BYTES_MAX = 4 * 1024 * 1024  # of the log that EXEC looks through for 
 
 REPLY_BYTES_MAX = 32 * 1024 * 1024  # one reply of one partition crosses the ring in one frame
 READ_BYTES_MAX = 256 * 1024 * 1024  # of values that one request looks at, while its node serves nobody else
+READ_BYTES = (
+    1024  # that each of them counts for besides: finding one takes as long as reading so much more of it
+)
 
 # What a connection may hold.
 RECEIVE_BYTES = 256 * 1024  # read from one connection in one tick, so that none starves others
+TURN_MS_MAX = 20  # for which one connection is worked for at a time, and one command more
 OUTPUT_SOFT_BYTES = 1024 * 1024  # with more than this unsent, nothing more is read from a client
 OUTPUT_HARD_BYTES = 64 * 1024 * 1024  # several answers that together are larger: it asks faster than it reads
 INPUT_SOFT_BYTES = 4 * 1024 * 1024  # of requests without an answer before reading pauses

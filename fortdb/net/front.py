@@ -174,7 +174,7 @@ class ClientConnection(Stream):
             self.is_special = True  # whose rest belongs to the parser, too
 
     def go_on(self) -> None:
-        """A login is over: execute what came behind it."""
+        """A login, or the turn of the others, is over: execute what has come."""
         if self.is_open and not self.is_closing:
             self._work()
 
@@ -243,6 +243,8 @@ class ClientConnection(Stream):
         while backlog and self.is_open and not self.is_closing:
             if self._is_full() or (self._has_order() and self._must_wait(backlog[0])):
                 self.pause()
+                return
+            if self.gives_way():
                 return
             request = backlog.popleft()
             if isinstance(request, list):

@@ -124,6 +124,9 @@ class FrameStream(Stream):
         if self.is_paused:
             self.loop.call_next(self._work)
 
+    def go_on(self) -> None:
+        self._work()
+
     def _work(self) -> None:
         """Take frames for as long as there is room for what they are answered with."""
         frames = self._frames
@@ -131,6 +134,8 @@ class FrameStream(Stream):
             while frames and self.is_open:
                 if self.queued_bytes > PEER_OUTPUT_BYTES:
                     self.pause()
+                    return
+                if self.gives_way():
                     return
                 kind, body = frames.popleft()
                 if self.other is not None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from fortdb.clock import steady_ms
 from fortdb.errors import ConfigError
-from fortdb.limits import RECEIVE_BYTES
+from fortdb.limits import RECEIVE_BYTES, TURN_MS_MAX
 from fortdb.native import bind, lane
 from fortdb.net.loop import READ, WRITE, Loop
 from fortdb.net.tls import Handshakes, TlsSocket, Transport
@@ -49,7 +49,7 @@ class Stream:
     __slots__ = (
         *("loop", "outbox", "socket", "descriptor", "is_open", "unsent_bytes", "queued_bytes"),
         *("unsent_since_ms", "output", "is_dirty", "events", "is_paused", "is_closing", "is_last_output"),
-        "is_secured",
+        *("is_secured", "has_given_way"),
     )
 
     def __init__(self, loop: Loop, outbox: Outbox, connection: Transport) -> None:
@@ -71,6 +71,7 @@ class Stream:
         self.is_paused = False  # reads nothing until `resume`
         self.is_closing = False  # reads nothing more
         self.is_last_output = False  # and closes once the output is sent
+        self.has_given_way = False  # to the others, in this turn
         loop.register(self.descriptor, self)
 
     # --- for subclasses ---------------------------------------------------------------------
@@ -148,6 +149,26 @@ class Stream:
         if not self.is_closing:
             self.is_paused = False
             self._watch()
+
+    def gives_way(self) -> bool:
+        """Whether this connection was worked for long enough in this turn: then it reads nothing, and goes on with
+        `go_on` when the others had theirs."""
+        if steady_ms() - self.loop.now_ms <= TURN_MS_MAX:
+            return False
+        self.pause()
+        if not self.has_given_way:
+            self.has_given_way = True
+            self.loop.call_later(1, self._begin_turn)
+        return True
+
+    def _begin_turn(self) -> None:
+        self.has_given_way = False
+        self.loop.now_ms = steady_ms()
+        if self.is_open:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Work on what has arrived."""
 
     def readable(self) -> None:
         """Called by the loop."""

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from fortdb.errors import BadRequest, Busy, WrongType
 from fortdb.limits import (
     KEY_BYTES_MAX,
+    READ_BYTES,
     READ_BYTES_MAX,
     REPLY_BYTES_MAX,
     WALK_BYTES_MAX,
@@ -100,14 +101,16 @@ class Execution:
 
     def at(self, at: bytes) -> bytes | None:
         """What lies under a key of the engine, ended or not. Raises `BadRequest` if the request has read too much."""
+        self._check_read()
+        found = self._newest(at)
+        self.left_bytes -= READ_BYTES if found is None else READ_BYTES + len(found)
+        return found
+
+    def _check_read(self) -> None:
         if self.left_bytes < 0:
             raise BadRequest(
-                f"the request reads more than {READ_BYTES_MAX} bytes of values: name fewer keys at once"
+                f"the request looks at values of more than {READ_BYTES_MAX} bytes: name fewer keys at once"
             )
-        found = self._newest(at)
-        if found is not None:
-            self.left_bytes -= len(found)
-        return found
 
     def _newest(self, at: bytes) -> bytes | None:
         own = self._own.get(at)
@@ -171,6 +174,8 @@ class Execution:
                 if (newer := changed[key]) is not None:
                     yield key, newer
             else:
+                self._check_read()
+                self.left_bytes -= READ_BYTES + len(value)
                 yield key, value
         for key in order:
             if (other := changed[key]) is not None:

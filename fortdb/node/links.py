@@ -364,9 +364,11 @@ bind(Links)
 
 
 def _command(args: list[bytes]) -> Command:
-    command = _INTERNAL.get(args[0]) or lookup(args[0])
-    if command is None or command.name not in RUN_HERE:
-        raise unknown_command(args)
+    command = _INTERNAL.get(args[0])
+    if command is None:
+        command = lookup(args[0])
+        if command is None or command.name not in RUN_HERE:
+            raise unknown_command(args)
     wrong = check_arity(command, args)
     if wrong is not None:
         raise wrong

@@ -30,8 +30,8 @@ from fortdb.replication.entries import RequestId
 log = structlog.get_logger(__name__)
 
 
-RUN_HERE = frozenset((*HANDLERS, "SCAN", *WALKS, *INTERNAL))
-"""The names of the commands that partitions execute."""
+RUN_HERE = frozenset((*HANDLERS, "SCAN", *WALKS))
+"""The names of those commands of clients that partitions execute."""
 
 
 def _id_of_nothing(now_ms: int) -> RecordId:
@@ -45,7 +45,7 @@ class Runner:
     def __init__(self, node: NodeCore, jobs: Executor) -> None:
         self._node = node
         self._walks = Walks(node, jobs)
-        self.requests_total: dict[str, int] = dict.fromkeys(sorted(RUN_HERE), 0)
+        self.requests_total: dict[str, int] = dict.fromkeys((*sorted(RUN_HERE), *INTERNAL), 0)
 
     def run(
         self,
@@ -76,7 +76,7 @@ class Runner:
             if leader.log.memory.is_stale(request):
                 slot.drop()
                 return
-        execution, begun = node.execution(hosted, leader).bound(), leader.next_offset
+        execution, begun = node.execution(hosted, leader), leader.next_offset
         try:
             if name == "DBSIZE":
                 self._walks.count(hosted, slot, args)
@@ -89,11 +89,11 @@ class Runner:
                 args, ack = self._acknowledgement(command, args)
             handler = HANDLERS.get(name)
             if handler is not None:
-                reply = handler(execution, args)
+                reply = handler(execution.bound(), args)
             elif name == "SCAN":
                 reply = scan_page(execution, hosted.token_ranges, args)
             else:
-                place = Place(execution, node.engine, leader, hosted.locks)
+                place = Place(execution.bound(), node.engine, leader, hosted.locks)
                 reply = TRANSACTIONAL[name](place, args)
             if execution.operations:
                 if execution.wants_links:

@@ -395,6 +395,7 @@ _LAST = 999
 )
 @example(asked=[[b"REPLICA", "\u00b2".encode()]], is_call=True, partition=0)
 @example(asked=[[b"PING"]], is_call=False, partition=0)
+@example(asked=[[b"exec"]], is_call=False, partition=0)
 def test_a_member_that_asks_for_nonsense(
     scene: Scene, asked: list[list[bytes]], is_call: bool, partition: int
 ) -> None:
