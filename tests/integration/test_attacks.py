@@ -12,8 +12,8 @@ import contextlib
 import re
 import ssl
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import pytest
 from hypothesis import example, given, settings
@@ -36,6 +36,7 @@ from tests.support.guarded import Talk, user
 from tests.support.rings import SMALL, add_users, ca_of, running_ring
 
 QUIT = pack([b"QUIT"])
+T = TypeVar("T")
 SECRET = b"planted-9c1f5e"  # in values that few may see
 _HUNG_UP_S = (
     20.0  # from the last word of an attack until every answer is there: a router asks for 3 s at a time
@@ -237,6 +238,12 @@ def attacks(draw: st.DrawFn, keys: list[bytes] = _KEYS) -> bytes:
     return data + QUIT
 
 
+def at_least(examples: int) -> Callable[[T], T]:
+    """So many examples; many more where they are drawn anew (`make explore`)."""
+    is_steady = settings.get_current_profile_name() == "steady"
+    return settings(max_examples=examples if is_steady else 20 * examples, deadline=None)
+
+
 # --- the ring -------------------------------------------------------------------------------------
 
 
@@ -334,7 +341,7 @@ WHERE = st.sampled_from(["router-1", "router-1", "node-1", "node-2", "node-3"])
 NOT_HIDDEN = [key for key in _KEYS if not key.startswith(b"hidden")]
 
 
-@settings(max_examples=60, deadline=None)
+@at_least(25)
 @given(who=st.sampled_from(sorted(set(USERS) - {"full"})), where=WHERE, said=attacks(), sizes=CUTS)
 @example(who="viewer", where="router-1", said=pack([b"LAYOUT", b"PLAN", b'{"remove":[{}]}']) + QUIT, sizes=[])
 @example(who="viewer", where="router-1", said=pack([b"LAYOUT", b"PLAN", b"[" * 900_000]) + QUIT, sizes=[])
@@ -349,7 +356,7 @@ def test_a_user_with_few_rights(scene: Scene, who: str, where: str, said: bytes,
     planted_is_there(scene)
 
 
-@settings(max_examples=40, deadline=None)
+@at_least(12)
 @given(where=WHERE, said=attacks(NOT_HIDDEN), sizes=CUTS)
 @example(where="router-1", said=pack([b"KEYSPACE", b"CREATE", b"x", b"KEEP", b"9" * 5000]) + QUIT, sizes=[])
 @example(
@@ -361,7 +368,7 @@ def test_a_user_with_all_rights(scene: Scene, where: str, said: bytes, sizes: li
     all_are_well(scene)
 
 
-@settings(max_examples=30, deadline=None)
+@at_least(10)
 @given(where=WHERE, said=attacks(), sizes=CUTS)
 def test_a_stranger(scene: Scene, where: str, said: bytes, sizes: list[int]) -> None:
     heard = shout(scene, where, said, sizes)
@@ -375,11 +382,21 @@ def test_a_stranger(scene: Scene, where: str, said: bytes, sizes: list[int]) -> 
 # --- members --------------------------------------------------------------------------------------
 
 
-_CALLS = (b"REPLICAS", b"REPLICA", b"TRACES", b"CHANGES", b"KEYSPACES", b"LEADER", b"STALE", b"MOVE")
+_CALLS = (
+    b"SETTLE",
+    b"REPLICAS",
+    b"REPLICA",
+    b"TRACES",
+    b"CHANGES",
+    b"KEYSPACES",
+    b"LEADER",
+    b"STALE",
+    b"MOVE",
+)
 _LAST = 999
 
 
-@settings(max_examples=60, deadline=None)
+@at_least(25)
 @given(
     asked=st.lists(
         requests()
