@@ -326,7 +326,7 @@ def test_a_step_of_a_recovery_that_another_node_asks_for(world: World, chance: R
         ((b"0", b"SET", b"key", b"value"), b"-ERR SETTLE takes"),
         ((b"0", b"FINISH", transaction), b"-ERR wrong number of arguments"),
         ((b"9", b"FORGET", transaction), b"-NOTLEADER node does not hold partition 9"),
-        ((b"x", b"FORGET", transaction), b"-ERR unknown call"),
+        ((b"x", b"FORGET", transaction), b"-ERR value is not an integer"),
     ):
         world.routers[0].reconnect()
         answer = settle(*wrong)
