@@ -16,9 +16,8 @@ from fortdb.torture.judge import judge
 from fortdb.torture.remote import torture_remote
 from fortdb.torture.report import Report, html, text_lines
 from fortdb.torture.run import Options
-from tests.integration.test_security import ca_of, reload, users_of
 from tests.support.guarded import user
-from tests.support.rings import running_ring
+from tests.support.rings import ca_of, reload, running_ring, users_of
 
 RIGHTS = ("read", "write", "scan", "admin", "govern")
 OWNER = user("owner", "p-owner", commands=RIGHTS)
