@@ -14,6 +14,7 @@ from fortdb.coordination import records
 from fortdb.coordination.keys import Keys
 from fortdb.coordination.store import Event, Listing, Versioned
 from fortdb.errors import ConfigError, RecordError
+from fortdb.limits import WEIGHT_MAX, WEIGHT_MIN
 from fortdb.model import (
     Ack,
     ClusterView,
@@ -32,7 +33,7 @@ KEYS = Keys("test")
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
 texts = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable())
 several_names = st.lists(names, unique=True, max_size=4).map(tuple)
-weights = st.floats(0, 1e6)
+weights = st.just(0.0) | st.floats(WEIGHT_MIN, WEIGHT_MAX)
 
 partition_records = st.builds(
     PartitionRecord,
@@ -139,8 +140,8 @@ PARTITION = LAYOUT["partitions"][0]
         ({"version": 0}, "'version' must be"),
         ({"nodes": []}, "'nodes' must be an object"),
         ({"nodes": {"n1": {"zone": "", "weight": 1}}}, "layout.nodes.n1 .* 'zone' must be text"),
-        ({"nodes": {"n1": {"zone": "a", "weight": -0.1}}}, "'weight' must be a number from 0"),
-        ({"nodes": {"n1": {"zone": "a", "weight": float("nan")}}}, "'weight' must be a number from 0"),
+        ({"nodes": {"n1": {"zone": "a", "weight": -0.1}}}, "'weight' must be 0, or a number from"),
+        ({"nodes": {"n1": {"zone": "a", "weight": float("nan")}}}, "'weight' must be 0, or a number from"),
         ({"nodes": {"n1": {"zone": "a"}}}, "lacks the field 'weight'"),
         ({"nodes": {"n1": 5}}, "layout.nodes.n1 .* is not a JSON object"),
         ({"partitions": [{**PARTITION, "token": "ff"}]}, r"layout.partitions\[0\] .* 'token' must be 16 hex"),
