@@ -101,7 +101,7 @@ def partition_of(ring: LocalRing, name: str = "p-000") -> PartitionStatus:
     return next(partition for partition in status_of(ring).partitions if partition.name == name)
 
 
-def wait_healthy(ring: LocalRing, within_s: float = 40.0) -> RingStatus:
+def wait_healthy(ring: LocalRing, within_s: float = 90.0) -> RingStatus:
     """Until every partition is led and has its full ISR."""
     eventually(
         "the ring is healthy", lambda: health_of(status_of(ring)).level is Level.HEALTHY, within_s=within_s

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(what: str, is_so: Callable[[], object], within_s: float = 20.0) -> None:
+def eventually(what: str, is_so: Callable[[], object], within_s: float = 30.0) -> None:
     """Return as soon as `is_so()` is true; fail with `what` if it is not within `within_s`."""
     deadline = time.monotonic() + within_s
     while not is_so():
