@@ -16,10 +16,10 @@ _FILE = "run.json"
 class Findings:
     """`violations` and `unjudged` are sentences; `left_out`: faults and calls that could not be had here, and why;
     `clients_until_ns`: when they stopped, all but the last reads; `keys_compared`: that the replicas hold, byte for byte;
-    `transactions`: that were judged together; `changes`: that the feed told; `chains`: of WORM records that were followed
-    on replicas, with so many `links`; `receipts`: that were verified; `keys_named`: how the names of the torture's keys
-    and keyspaces begin, on a ring of somebody else's; `left_behind`: what of them is still there; `options`: what else was
-    said on the command line to get this schedule."""
+    `transactions`: that were judged together; `changes`: that the feed told, and how often it was lost and begun anew
+    (`feed_losses`); `chains`: of WORM records that were followed on replicas, with so many `links`; `receipts`: that were
+    verified; `keys_named`: how the names of the torture's keys and keyspaces begin, on a ring of somebody else's;
+    `left_behind`: what of them is still there; `options`: what else was said on the command line to get this schedule."""
 
     violations: list[str] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
@@ -32,6 +32,7 @@ class Findings:
     keys_compared: int = 0
     transactions: int = 0
     changes: int = 0
+    feed_losses: int = 0
     chains: int = 0
     links: int = 0
     receipts: int = 0

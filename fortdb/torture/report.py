@@ -97,7 +97,11 @@ class Report:
         if self.findings.transactions:
             lines.append(f"transactions on several keys, all together: {self.findings.transactions:,}")
         if self.findings.changes:
-            lines.append(f"the change feed, beside what was written: {self.findings.changes:,} changes")
+            losses = self.findings.feed_losses
+            since = f", since it was lost, and begun anew, {losses} times" if losses else ""
+            lines.append(
+                f"the change feed, beside what was written{since}: {self.findings.changes:,} changes"
+            )
         if self.findings.chains:
             lines.append(
                 f"chains of WORM records followed to their end, and compared: {self.findings.chains:,} on all "

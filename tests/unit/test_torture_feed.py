@@ -37,6 +37,12 @@ def test_what_is_right(seen: str) -> None:
     assert not list(faults_of_feed(CALLS, {"k": list(seen)}))
 
 
+@pytest.mark.parametrize(("since", "missing"), [(0, 3), (3, 2), (11, 1), (13, 0)])
+def test_who_began_anew_is_not_asked_for_what_was_written_before(since: int, missing: int) -> None:
+    found = list(faults_of_feed(CALLS, {"k": ["b", "c"]}, since))
+    assert len(found) == missing and all("did not tell" in fault for fault in found)
+
+
 @pytest.mark.parametrize(
     ("seen", "fault"),
     [
