@@ -12,7 +12,7 @@ and ids tell where each call stands; no search is needed. An order of all calls 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -48,7 +48,7 @@ def fault_of_records(calls: Sequence[Operation]) -> KeyFault | None:
     acknowledged = [call for call in adds.values() if call.outcome is Outcome.OK]
     faults: Iterable[Callable[[], Iterator[KeyFault]]] = (
         lambda: faults_of_ids(acknowledged),
-        lambda: (fault for read in reads for fault in _of_rows(read, adds)),
+        lambda: (fault for read in reads for fault in faults_of_rows(read, adds, {})),
         lambda: (fault for read in reads for fault in _of_absence(read, acknowledged, reads)),
         lambda: _of_growth(reads),
     )
@@ -88,7 +88,11 @@ def faults_of_ids(acknowledged: Sequence[Operation]) -> Iterator[KeyFault]:
             )
 
 
-def _of_rows(read: Read, adds: dict[str, Operation]) -> Iterator[KeyFault]:
+def faults_of_rows(
+    read: Read, adds: Mapping[str, Operation], written: Mapping[Id, str]
+) -> Iterator[KeyFault]:
+    """What is wrong with what a read shows, by the calls that added its values, and, where nobody may change a record,
+    by what was `written` under an id."""
     for (former, _), (later, value) in pairwise(read.rows):
         if later <= former:
             yield KeyFault(Sort.ORDER, f"{read} shows {value} out of the order of its ids")
@@ -97,6 +101,8 @@ def _of_rows(read: Read, adds: dict[str, Operation]) -> Iterator[KeyFault]:
         call = adds.get(value)
         if value in seen:
             yield KeyFault(Sort.TWICE, f"{read} shows {value} twice")
+        elif written.get(record, value) != value:
+            yield KeyFault(Sort.PROTECTED, f"{read} shows {value} where {written[record]} was written")
         elif call is None or call.outcome is Outcome.FAILED or call.started_ns > read.call.ended_ns:
             why = "was refused" if call is not None and call.outcome is Outcome.FAILED else "nobody had added"
             yield KeyFault(Sort.REFUSED, f"{read} shows {value}, which {why}")

@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from fortdb.model import Mode
 from fortdb.torture.history import Kind, Operation, Outcome
-from fortdb.torture.records import Id, KeyFault, Read, faults_of_ids, id_of, reads_of
+from fortdb.torture.records import Id, KeyFault, Read, faults_of_ids, faults_of_rows, id_of, reads_of
 from fortdb.torture.sorts import Sort
 
 SLACK_NS = 50_000_000
@@ -104,10 +103,11 @@ def fault_of_protected(calls: Sequence[Operation]) -> KeyFault | None:
     reads = reads_of(calls, Kind.READ)
     acknowledged = [call for call in adds.values() if call.outcome is Outcome.OK]
     records = _records(calls, adds, reads)
+    written = {record_id: record.value for record_id, record in records.items()}
     faults: Iterable[Callable[[], Iterator[KeyFault]]] = (
         lambda: _of_changes(calls, records),
         lambda: faults_of_ids(acknowledged),
-        lambda: (fault for read in reads for fault in _of_rows(read, adds, records)),
+        lambda: (fault for read in reads for fault in faults_of_rows(read, adds, written)),
         lambda: (fault for read in reads for fault in _of_absence(read, records.values())),
         lambda: (fault for record in records.values() for fault in _of_record(record)),
         lambda: _of_return(reads, records),
@@ -155,25 +155,6 @@ def _of_changes(calls: Iterable[Operation], records: Mapping[Id, _Record]) -> It
                 yield KeyFault(Sort.PROTECTED, f"{told} removed {record.value}, which was held")
             elif not record.may_be_removed(call, call.ended_ns):
                 yield KeyFault(Sort.PROTECTED, f"{told} removed {record.value} {_early(record, call)}")
-
-
-def _of_rows(read: Read, adds: Mapping[str, Operation], records: Mapping[Id, _Record]) -> Iterator[KeyFault]:
-    for (former, _), (later, value) in pairwise(read.rows):
-        if later <= former:
-            yield KeyFault(Sort.ORDER, f"{read} shows {value} out of the order of its ids")
-    seen: set[str] = set()
-    for record_id, value in read.rows:
-        call, record = adds.get(value), records.get(record_id)
-        if value in seen:
-            yield KeyFault(Sort.TWICE, f"{read} shows {value} twice")
-        elif record is not None and record.value != value:
-            yield KeyFault(Sort.PROTECTED, f"{read} shows {value} where {record.value} was written")
-        elif call is None or call.outcome is Outcome.FAILED or call.started_ns > read.call.ended_ns:
-            why = "was refused" if call is not None and call.outcome is Outcome.FAILED else "nobody had added"
-            yield KeyFault(Sort.REFUSED, f"{read} shows {value}, which {why}")
-        elif call.outcome is Outcome.OK and id_of(str(call.result)) != record_id:
-            yield KeyFault(Sort.ORDER, f"{read} shows {value} under another id than {call.result}")
-        seen.add(value)
 
 
 def _of_absence(read: Read, records: Iterable[_Record]) -> Iterator[KeyFault]:
