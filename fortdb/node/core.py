@@ -16,6 +16,7 @@ from fortdb.clock import steady_ms, wall_ms
 from fortdb.errors import (
     Busy,
     DiskFull,
+    Fault,
     FortError,
     NotEnoughReplicas,
     NotLeader,
@@ -198,6 +199,12 @@ class NodeCore:
             raise error
         self.errors_total[error.code] = self.errors_total.get(error.code, 0) + 1
         return error.wire()
+
+    def fault(self, hosted: Hosted, command: Command, error: Exception) -> Fault:
+        """What to answer for a command that met a defect and left nothing half done; for its `except`, whose trace is
+        logged."""
+        log.exception("command_failed", command=command.name, partition=hosted.replica.name)
+        return Fault(error)
 
     def not_leader(self, replica: Replica) -> NotLeader:
         """For requests that were not executed: another node leads."""

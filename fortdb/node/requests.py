@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import structlog
-
-from fortdb.errors import Busy, Fault, FortError, NotLeader, Unavailable
+from fortdb.errors import Busy, FortError, NotLeader, Unavailable
 from fortdb.limits import HELD_REQUESTS_MAX
 from fortdb.node import transactions
 from fortdb.node.core import NodeCore
@@ -32,8 +30,6 @@ from fortdb.replication.entries import RequestId
 from fortdb.replication.leader import Leader
 from fortdb.storage.keys import chain_key, transaction_range
 from fortdb.storage.values import PLAIN
-
-log = structlog.get_logger(__name__)
 
 _ALL = 1 << 62
 
@@ -233,9 +229,8 @@ class Requests:
         except FortError as error:
             self._node.fail(held.slot, error)
             return
-        except Exception as error:
-            log.exception("command_failed", command=held.command.name, partition=hosted.replica.name)
-            self._node.fail(held.slot, Fault(error))
+        except Exception as error:  # noqa: BLE001  logged there
+            self._node.fail(held.slot, self._node.fault(hosted, held.command, error))
             return
         is_held = meets(wanted, hosted.locks.locked)
         is_free = not is_held and all(apart(wanted, other) for _, other in hosted.waiting)

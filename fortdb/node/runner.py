@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
-import structlog
-
 from fortdb.clock import wall_ms
-from fortdb.errors import BadRequest, Fault, FortError, Unavailable
+from fortdb.errors import BadRequest, FortError, Unavailable
 from fortdb.model import Ack, RecordId, keyspace_name
 from fortdb.node import worm
 from fortdb.node.core import WALKS, NodeCore
@@ -26,9 +24,6 @@ from fortdb.node.walks import Walks
 from fortdb.protocol.arguments import ends_with_acknowledgement, ends_with_receipt, tells_former_value
 from fortdb.protocol.commands import INTERNAL, RECEIPTED, Command, CommandKind, keys_of
 from fortdb.replication.entries import RequestId
-
-log = structlog.get_logger(__name__)
-
 
 RUN_HERE = frozenset((*HANDLERS, "SCAN", *WALKS))
 """The names of those commands of clients that partitions execute."""
@@ -105,8 +100,7 @@ class Runner:
         except Exception as error:
             if leader.next_offset != begun:
                 raise  # the log was touched, and may be half changed: this node must not go on
-            log.exception("command_failed", command=name, partition=hosted.replica.name)
-            node.fail(slot, Fault(error))
+            node.fail(slot, node.fault(hosted, command, error))
             return
         if execution.operations:
             offset = node.propose(hosted, leader, execution, request, reply)
@@ -149,6 +143,5 @@ class Runner:
             return HANDLERS[command.name](Execution(around, {}, wall_ms()).bound(), args)
         except FortError as error:
             return self._node.failure_reply(error)
-        except Exception as error:
-            log.exception("command_failed", command=command.name, partition=hosted.replica.name)
-            return self._node.failure_reply(Fault(error))
+        except Exception as error:  # noqa: BLE001  logged there
+            return self._node.failure_reply(self._node.fault(hosted, command, error))
