@@ -1,6 +1,6 @@
 /* Plain reads and writes of a replica that this node leads, whoever asks.
  *
- * What `NodeService.submit` and the handlers of node/execute.py do, for when nothing stands against it:
+ * What `Requests.submit` and the handlers of node/execute.py do, for when nothing stands against it:
  * the partition is led here, its leases hold, nobody is held before, no effect on the key waits for a commit
  * (GET), enough replicas are in sync and nothing refuses writes (SET), and a value does not expire. */
 #include "lane.h"
@@ -151,7 +151,7 @@ reply_with(Output *replies, PyObject *stored)
     return DONE;
 }
 
-/* `NodeService.read_plain`: the reply is added to `replies`. */
+/* `Requests.read_plain`: the reply is added to `replies`. */
 Outcome
 read_plain(PyObject *service, PyObject *leader, PyObject *at, Output *replies)
 {
