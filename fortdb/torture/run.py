@@ -103,7 +103,7 @@ Show = Callable[[Glance], None]
 
 class Torture:
     """One run. `say` gets lines to keep, `show` how it goes, often. `schedule` stands for the one that
-    the seed would draw; when `is_enough`, the faults end before their time."""
+    the seed would draw; when `is_enough`, the run ends there and then, with nothing healed or read once more."""
 
     def __init__(
         self,
@@ -150,8 +150,9 @@ class Torture:
         try:
             with self._world(shape, members, missing) as world:
                 self._torture(world, history)
-                self._heal(world)
-                self._last_words(world)
+                if not self._is_enough():
+                    self._heal(world)
+                    self._last_words(world)
         finally:
             history.close()
             if self._crowd is not None:
