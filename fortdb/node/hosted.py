@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fortdb.native import bind
 from fortdb.node.disk import DataRange, Segments, key_ranges, replica_ranges
 from fortdb.node.ledger import Ledger
-from fortdb.node.locks import LockTable, Wanted
+from fortdb.node.locks import LockTable, Queue
 from fortdb.node.slots import AnySlot
 from fortdb.node.snapshots import SnapshotInstall, SnapshotSender
 from fortdb.protocol.commands import Command
@@ -69,7 +69,7 @@ class Hosted:
         self.serve_until_ms = 0  # requests are executed before this moment
         self.plain_until_ms = 0  # the same, without a look at locks; 0 while there may be any
         self.locks = LockTable()
-        self.waiting: deque[tuple[Held, Wanted]] = deque()  # for locks on some of these keys
+        self.waiting: Queue[Held] = Queue()  # for locks on some of their keys
         self.members: tuple[tuple[str, str], ...] = ()  # whose promises that rests upon
         self.senders: dict[str, SnapshotSender] = {}
         self.install: SnapshotInstall | None = None

@@ -11,10 +11,11 @@ what it proposes itself. A record that is proposed counts at once, as with all e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fortdb.limits import TRACES_MAX
 from fortdb.protocol.transactions import Trace
@@ -34,6 +35,7 @@ class Prefix(NamedTuple):
     prefix: bytes
 
 
+Waiting = TypeVar("Waiting")
 Wanted = frozenset[bytes] | Prefix
 """The keys that a request is about."""
 
@@ -52,23 +54,52 @@ def apart(one: Wanted, other: Wanted) -> bool:
     return not meets(one, other)
 
 
-class Ahead:
-    """The keys of requests that wait, which those behind them do not overtake."""
+class Queue(Generic[Waiting]):
+    """Those who wait for locks, in their order, and the keys that they are about: nobody behind overtakes them."""
+
+    __slots__ = ("_keys", "_prefixes", "_waiting")
 
     def __init__(self) -> None:
-        self._keys: set[bytes] = set()
-        self._prefixes: list[Prefix] = []
+        self._waiting: deque[tuple[Waiting, Wanted]] = deque()
+        self._keys: dict[bytes, int] = {}  # how many of those who wait are about it
+        self._prefixes: dict[Prefix, int] = {}
 
-    def add(self, wanted: Wanted) -> None:
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[tuple[Waiting, Wanted]]:
+        return iter(self._waiting)
+
+    @property
+    def first(self) -> Waiting | None:
+        """Who waits longest."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def add(self, waiting: Waiting, wanted: Wanted) -> None:
         """One more waits."""
-        if isinstance(wanted, Prefix):
-            self._prefixes.append(wanted)
-        else:
-            self._keys |= wanted
+        self._waiting.append((waiting, wanted))
+        for held, key in self._places(wanted):
+            held[key] = held.get(key, 0) + 1
+
+    def pop(self) -> tuple[Waiting, Wanted]:
+        """The first waits no longer."""
+        waiting, wanted = self._waiting.popleft()
+        for held, key in self._places(wanted):
+            held[key] -= 1
+            if not held[key]:
+                del held[key]
+        return waiting, wanted
 
     def lets_pass(self, wanted: Wanted) -> bool:
         """Whether a request is about other keys."""
         return not meets(wanted, self._keys) and all(apart(wanted, other) for other in self._prefixes)
+
+    def _places(self, wanted: Wanted) -> Iterator[tuple[dict[Any, int], Any]]:
+        if isinstance(wanted, Prefix):
+            yield self._prefixes, wanted
+        else:
+            for key in wanted:
+                yield self._keys, key
 
 
 @dataclass(frozen=True, slots=True)

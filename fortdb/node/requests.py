@@ -11,7 +11,6 @@ that leaves later, even after a pause, tells nothing stale (rule 14).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from fortdb.errors import Busy, FortError, NotLeader, Unavailable
@@ -20,7 +19,7 @@ from fortdb.node import transactions
 from fortdb.node.core import NodeCore
 from fortdb.node.hosted import Held, Hosted
 from fortdb.node.ledger import Ledger
-from fortdb.node.locks import Ahead, LockTable, apart, meets
+from fortdb.node.locks import LockTable, Queue, Wanted, meets
 from fortdb.node.runner import Runner
 from fortdb.node.slots import AnySlot, RequestSlot
 from fortdb.protocol.commands import Command
@@ -232,12 +231,10 @@ class Requests:
         except Exception as error:  # noqa: BLE001  logged there
             self._node.fail(held.slot, self._node.fault(hosted, held.command, error))
             return
-        is_held = meets(wanted, hosted.locks.locked)
-        is_free = not is_held and all(apart(wanted, other) for _, other in hosted.waiting)
-        if is_free or self._was_executed(hosted, held):
+        if _is_free(hosted, wanted) or self._was_executed(hosted, held):
             self._run_held(hosted, held)
         elif self._may_wait(held.slot):
-            hosted.waiting.append((held, wanted))
+            hosted.waiting.add(held, wanted)
 
     def _run_held(self, hosted: Hosted, held: Held) -> None:
         """Run a request, and what waited for locks that it took away."""
@@ -257,11 +254,9 @@ class Requests:
 
     def _release_waiting(self, hosted: Hosted) -> None:
         """Run those who waited for locks that are gone, in order, or refuse them if this node lost the lead."""
-        replica, locks = hosted.replica, hosted.locks
-        waiting, hosted.waiting = hosted.waiting, deque()
-        ahead = Ahead()
+        replica = hosted.replica
+        waiting, hosted.waiting = hosted.waiting, Queue()
         for held, wanted in waiting:
-            is_free = not meets(wanted, locks.locked) and ahead.lets_pass(wanted)
             if isinstance(held.slot, RequestSlot) and not held.slot.peer.is_open:
                 # A router that lives has sent it again; one that died would never unlock.
                 self.held_count -= 1
@@ -269,14 +264,13 @@ class Requests:
             if replica.leading is None or (held.epoch and held.epoch != replica.epoch):
                 self.held_count -= 1
                 held.slot.refuse(self._node.not_leader(replica), replica.epoch, replica.leader_name)
-            elif (is_free or self._was_executed(hosted, held)) and self._is_ready(
+            elif (_is_free(hosted, wanted) or self._was_executed(hosted, held)) and self._is_ready(
                 hosted, held.command, held.args
             ):
                 self.held_count -= 1
                 self._run_held(hosted, held)
             else:
-                ahead.add(wanted)
-                hosted.waiting.append((held, wanted))
+                hosted.waiting.add(held, wanted)
         hosted.look_at_locks()
         self._loop.tick_again()
 
@@ -287,8 +281,8 @@ class Requests:
             self._release_waiting(hosted)
 
     def _time_out_waiting(self, hosted: Hosted) -> None:
-        while hosted.waiting and hosted.waiting[0][0].deadline_ms <= self._loop.now_ms:
-            held, wanted = hosted.waiting.popleft()
+        while (first := hosted.waiting.first) is not None and first.deadline_ms <= self._loop.now_ms:
+            held, wanted = hosted.waiting.pop()
             self.held_count -= 1
             key = next((key for key in hosted.locks.locked if meets(wanted, (key,))), b"")
             self._node.fail(
@@ -316,3 +310,8 @@ class Requests:
             if hosted.serve_until_ms > self._loop.now_ms
             for trace in hosted.locks.old(partition, until_ms)
         ]
+
+
+def _is_free(hosted: Hosted, wanted: Wanted) -> bool:
+    """Whether no transaction has locked any of the keys, and nobody waits for one."""
+    return not meets(wanted, hosted.locks.locked) and hosted.waiting.lets_pass(wanted)

@@ -14,7 +14,7 @@ from fortdb.access.rights import refusal
 from fortdb.access.users import Right, User
 from fortdb.limits import PAGE_BYTES_MAX
 from fortdb.model import Keyspace, Policy
-from fortdb.node.locks import Ahead, Prefix, apart
+from fortdb.node.locks import Prefix, Queue, apart
 from fortdb.protocol.commands import TABLE
 from fortdb.protocol.ranges import after_all, has_tag
 from fortdb.protocol.transactions import check_queued
@@ -136,11 +136,19 @@ def test_a_range_is_apart_from_other_keys_only() -> None:
     wanted = Prefix(b"{t}a")
     assert apart(wanted, frozenset((b"{t}b",))) and not apart(frozenset((b"{t}a1",)), wanted)
     assert apart(wanted, Prefix(b"{t}"))  # two reads
-    ahead = Ahead()
-    ahead.add(wanted)
-    assert not ahead.lets_pass(frozenset((b"{t}a",))) and ahead.lets_pass(frozenset((b"{t}",)))
-    ahead.add(frozenset((b"{t}z",)))
-    assert ahead.lets_pass(Prefix(b"{t}b")) and not ahead.lets_pass(Prefix(b"{t}"))
+
+
+def test_those_who_wait_are_not_overtaken_on_their_keys() -> None:
+    queue: Queue[str] = Queue()
+    queue.add("range", Prefix(b"{t}a"))
+    assert not queue.lets_pass(frozenset((b"{t}a",))) and queue.lets_pass(frozenset((b"{t}",)))
+    queue.add("one", frozenset((b"{t}z", b"{t}y")))
+    queue.add("other", frozenset((b"{t}z",)))
+    assert queue.lets_pass(Prefix(b"{t}b")) and not queue.lets_pass(Prefix(b"{t}"))
+    assert queue.pop() == ("range", Prefix(b"{t}a")) and queue.lets_pass(frozenset((b"{t}a",)))
+    assert queue.pop()[0] == "one" and queue.lets_pass(frozenset((b"{t}y",)))
+    assert queue.first == "other" and not queue.lets_pass(frozenset((b"{t}z",)))
+    assert queue.pop()[0] == "other" and queue.lets_pass(Prefix(b"{t}")) and queue.first is None
 
 
 def test_it_is_no_part_of_a_transaction() -> None:
