@@ -251,6 +251,8 @@ typedef enum { PLAIN_GET, PLAIN_SET, UNFINISHED, SPECIAL } Kind;
 /* What stands at `at`: a GET or a SET of two or three bulk strings, of which `key` and `value` point
  * into the buffer and `used` is the length; the beginning of such a command; or anything else. */
 Kind read_request(const uint8_t *at, const uint8_t *end, Slice *key, Slice *value, size_t *used);
+#define BULK_HEAD_BYTES_MAX 24
+size_t put_bulk_head(char *to, size_t size); /* at most BULK_HEAD_BYTES_MAX; how many */
 
 /* --- streams (stream.c, receive.c) --------------------------------------------------------------- */
 

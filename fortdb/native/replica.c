@@ -141,13 +141,13 @@ reply_with(Output *replies, PyObject *stored)
     if (!PyBytes_CheckExact(stored) || PyBytes_GET_SIZE(stored) < 1 || PyBytes_AS_STRING(stored)[0] != 0)
         return DECLINED;
     size_t size = (size_t)PyBytes_GET_SIZE(stored) - 1;
-    char *to = output_room(replies, size + 32);
+    char *to = output_room(replies, BULK_HEAD_BYTES_MAX + size + 2);
     if (to == NULL)
         return FAILED;
-    int head = snprintf(to, 28, "$%zu\r\n", size);
+    size_t head = put_bulk_head(to, size);
     memcpy(to + head, PyBytes_AS_STRING(stored) + 1, size);
     memcpy(to + head + size, "\r\n", 2);
-    replies->size += (size_t)head + size + 2;
+    replies->size += head + size + 2;
     return DONE;
 }
 

@@ -68,3 +68,18 @@ read_request(const uint8_t *at, const uint8_t *end, Slice *key, Slice *value, si
     *used = (size_t)(p - at);
     return count == 2 ? PLAIN_GET : PLAIN_SET;
 }
+
+/* `$<size>\r\n`, which begins a value: snprintf would take a tenth of a short answer's time. */
+size_t
+put_bulk_head(char *to, size_t size)
+{
+    char digits[20], *at = digits + sizeof digits, *start = to;
+    do
+        *--at = (char)('0' + size % 10);
+    while ((size /= 10) > 0);
+    *to++ = '$';
+    size_t count = (size_t)(digits + sizeof digits - at);
+    memcpy(to, at, count);
+    memcpy(to + count, "\r\n", 2);
+    return (size_t)(to - start) + count + 2;
+}

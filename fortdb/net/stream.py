@@ -35,6 +35,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what has collected."""
+        if not self.dirty:
+            return  # a node has two, of which a turn mostly fills one
         dirty, self.dirty = self.dirty, []
         if lane is not None:
             lane.flush(dirty)

@@ -206,6 +206,13 @@ def test_a_long_pipeline_of_large_values_is_bounded() -> None:
     assert len(answers) == 5 + 300 * len(b"$50000\r\n" + b"v" * 50_000 + b"\r\n")
 
 
+def test_values_of_every_length_are_said_with_their_length() -> None:
+    values = [b"v" * size for size in (0, 1, 9, 10, 11, 99, 100, 999, 1000, 12_345)]
+    for value in values:
+        data = pack([b"SET", b"a", value]) + pack([b"GET", b"a"])
+        assert same(Node, partial(Node.say, data=data)) == b"+OK\r\n$%d\r\n%b\r\n" % (len(value), value)
+
+
 def test_nothing_is_served_without_a_lease() -> None:
     def story(made: Node) -> Any:
         made.say(pack([b"SET", b"a", b"1"]))
