@@ -201,6 +201,7 @@ class Adders:
         assert len(set(rest)) == len(rest) and set(rest) <= self.unknown
 
 
+@pytest.mark.chaos
 def test_failovers_and_moves_in_the_middle_of_adding(tmp_path: Path) -> None:
     with running_ring(tmp_path, partitions=1) as ring, ring.client() as client:
         client.create_keyspace("log", policy=Policy.RECORDS)
@@ -301,6 +302,7 @@ def test_a_node_that_does_not_answer_is_waited_for_until_its_lease_ends(
             assert [one.value for one in client.history(f"log/{number}")] == [b"1", b"2"]
 
 
+@pytest.mark.chaos
 def test_the_workload_of_the_torture_has_every_policy_and_is_judged(tmp_path: Path) -> None:
     with running_ring(tmp_path / "ring", partitions=3) as ring:
         door = Door("router-1", "127.0.0.1", ring.shape.port, 20)

@@ -23,6 +23,8 @@ from tests.support.load import Load
 from tests.support.rings import partition_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.chaos
+
 
 def node_state(ring: LocalRing, name: str) -> str:
     return next(node.state for node in status_of(ring).nodes if node.name == name)

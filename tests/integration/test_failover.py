@@ -118,6 +118,7 @@ def test_a_paused_leader_serves_nothing_stale_when_it_wakes(
         wait_healthy(ring)
 
 
+@pytest.mark.chaos
 def test_a_node_with_an_emptied_disk_comes_back_by_snapshot(tmp_path: Path) -> None:
     with running_ring(tmp_path) as ring, ring.client() as client:
         for start in range(0, 3000, 500):
@@ -138,6 +139,7 @@ def test_a_node_with_an_emptied_disk_comes_back_by_snapshot(tmp_path: Path) -> N
         assert set(stale.values()) == {b"x" * 200}
 
 
+@pytest.mark.chaos
 def test_all_nodes_lose_power_at_once(tmp_path: Path) -> None:
     with running_ring(tmp_path) as ring, ring.client() as client:
         with Load([ring.shape.port], ["a", "b", "c", "d"]) as load:
@@ -152,6 +154,7 @@ def test_all_nodes_lose_power_at_once(tmp_path: Path) -> None:
         load.check(client)
 
 
+@pytest.mark.chaos
 def test_etcd_out_of_reach_and_back(tmp_path: Path, etcd: EtcdCluster) -> None:
     """Rule 13: nobody is elected, what cannot be known to be safe is not served, all heals by itself."""
     with running_ring(tmp_path, etcd=tuple(etcd.endpoints)) as ring, ring.client() as client:
@@ -169,6 +172,7 @@ def test_etcd_out_of_reach_and_back(tmp_path: Path, etcd: EtcdCluster) -> None:
         assert all(partition.epoch >= epochs[partition.name] for partition in status_of(ring).partitions)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("store", ["sqlite", "etcd"])
 def test_the_ring_grows_and_shrinks_under_load(
     tmp_path: Path, request: pytest.FixtureRequest, store: str

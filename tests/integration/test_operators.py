@@ -75,6 +75,7 @@ def _count(ring: LocalRing) -> int | None:
         return None
 
 
+@pytest.mark.chaos
 def test_a_partition_nobody_in_sync_is_left_of_waits_for_the_operators_word(tmp_path: Path) -> None:
     """Rule 6: node-1 alone has the last writes and loses its disk; the others may not lead by themselves."""
     with running_ring(tmp_path, partitions=1) as ring, ring.client(timeout_s=30) as client:

@@ -57,6 +57,7 @@ def is_empty(ring: LocalRing) -> bool:
         return client.keyspaces() == () and client.count() == 0
 
 
+@pytest.mark.chaos
 def test_everything_is_asked_and_nothing_is_left(ring: LocalRing, tmp_path: Path) -> None:
     report = tortured(ring, tmp_path, "owner")
     findings = report.findings
@@ -74,6 +75,7 @@ def test_everything_is_asked_and_nothing_is_left(ring: LocalRing, tmp_path: Path
     assert is_empty(ring)
 
 
+@pytest.mark.chaos
 def test_a_right_that_is_missing_is_named_and_the_rest_is_done(ring: LocalRing, tmp_path: Path) -> None:
     report = tortured(ring, tmp_path, "plain")
     assert report.findings.left_out.keys() == {

@@ -95,6 +95,7 @@ def _check_healthy(ring: LocalRing, client: Client) -> None:
         client.why("x" * 20_000)
 
 
+@pytest.mark.chaos
 def test_a_leader_that_died_a_moment_ago_and_one_that_stands_still(tmp_path: Path) -> None:
     """Before its lease has ended nobody else leads, and that is what it says."""
     with running_ring(tmp_path, node=LONG_LEASE) as ring, ring.client() as client:

@@ -24,6 +24,7 @@ from tests.support.waiting import eventually
 DAY_MS = 86_400_000
 
 
+@pytest.mark.chaos
 def test_worm_records_survive_everything_but_their_retention(tmp_path: Path) -> None:
     with running_ring(tmp_path / "ring") as ring, ring.client() as client:
         client.create_keyspace("ledger", policy=Policy.WORM, retention_ms=DAY_MS, mode=Mode.COMPLIANCE)
@@ -188,6 +189,7 @@ def test_receipts_are_no_part_of_transactions(tmp_path: Path) -> None:
             client.command("CHAIN", 99, 0)
 
 
+@pytest.mark.chaos
 def test_a_snapshot_carries_records_holds_and_chain(tmp_path: Path) -> None:
     with running_ring(tmp_path, partitions=1) as ring, ring.client() as client:
         client.create_keyspace("ledger", policy=Policy.WORM, retention_ms=DAY_MS)

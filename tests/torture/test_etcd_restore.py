@@ -11,6 +11,8 @@ from fortdb.errors import FortError
 from fortdb.local.etcd import MISSING, EtcdCluster, etcd_is_installed
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.chaos
+
 
 def revision_of_kept(store: EtcdStore) -> int | None:
     try:
