@@ -104,7 +104,8 @@ class Loop:
             self._wait()
             while self._calls:
                 self._calls.popleft()()
-            while self._timers and self._timers[0][0] <= self.now_ms:
+            due_ms = self.now_ms  # later than that, a timer waits for the next turn, however long these take
+            while self._timers and self._timers[0][0] <= due_ms:
                 heapq.heappop(self._timers)[2]()
             on_tick()
         self._call_before_waiting()

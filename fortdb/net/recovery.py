@@ -111,7 +111,7 @@ class Recovery:
         self.finish(transaction, b"COMMIT", participants, shown)
 
     def abort(self, transaction: bytes, parts: Sequence[int]) -> None:
-        """Let parts forget their effects. The home knows nothing of the transaction."""
+        """Let parts forget their effects, as nothing was committed."""
         self.finish(transaction, b"ABORT", parts, _nobody_waits)
 
     def finish(

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import structlog
 
-from fortdb.errors import Fault, FortError
+from fortdb.errors import Fault, FortError, OutcomeUnknown
 from fortdb.model import RecordId, keyspace_name
 from fortdb.node.core import NodeCore
 from fortdb.node.hosted import Hosted
@@ -45,13 +45,13 @@ class ReceiptSlot:
         self._hosted = hosted
         self._leader = leader
         self._args = args
-        self.offset = 0  # of the write's entry, once it is known
+        self.offset: int | None = None  # of the entry, if something was written; 0 if that is no longer known
 
     def complete(self, reply: bytes) -> None:
         """The answer: as it is if nothing was written, else as a receipt."""
-        if self.offset and reply[:1] != b"-" and reply != NIL:
+        if self.offset is not None and reply[:1] != b"-" and reply != NIL:
             try:
-                reply = self._receipt(reply)
+                reply = self._receipt(reply, self.offset)
             except FortError as error:
                 reply = self._node.failure_reply(error)
             except Exception as error:  # the write stands, whatever is wrong with telling of it
@@ -71,11 +71,15 @@ class ReceiptSlot:
         """A late copy."""
         self._slot.drop()
 
-    def _receipt(self, reply: bytes) -> bytes:
+    def _receipt(self, reply: bytes, offset: int) -> bytes:
+        if (
+            not offset
+        ):  # a copy, and what is remembered of the request came with a snapshot, or stands for a trimmed log
+            raise OutcomeUnknown("the write was acknowledged already; where it stands is no longer known")
         key, value, name = self._args[1], self._args[2], self._args[0].upper()
         record = parse_id(payload_of_bulk(reply) or b"") if name == b"ADD" else None
         shape, nodes = self._leader.log.shape, self._node.view.layout
-        replicas = self._replicas()
+        replicas = self._replicas(offset)
         zones = {} if nodes is None else nodes.nodes
         told_zones = sorted({zones[node].zone for node in replicas if node in zones})
         replica = self._hosted.replica
@@ -88,8 +92,8 @@ class ReceiptSlot:
                 *(bulk(b"keyspace"), bulk(space if is_declared else b"")),
                 *(bulk(b"partition"), bulk(replica.name.encode())),
                 *(bulk(b"partition_id"), integer(replica.partition)),
-                *(bulk(b"epoch"), integer(shape.epoch_at(max(self.offset, shape.base_offset)))),
-                *(bulk(b"offset"), integer(self.offset)),
+                *(bulk(b"epoch"), integer(shape.epoch_at(max(offset, shape.base_offset)))),
+                *(bulk(b"offset"), integer(offset)),
                 *(bulk(b"id"), NIL if record is None else bulk(encode_id_text(record))),
                 *(bulk(b"content"), bulk(content.hex().encode())),
                 *self._link(key, record),
@@ -98,13 +102,13 @@ class ReceiptSlot:
             ]
         )
 
-    def _replicas(self) -> list[str]:
+    def _replicas(self, offset: int) -> list[str]:
         """Members of the in-sync set that have the entry on disk, this node among them."""
         leader = self._leader
         return sorted(
             node
             for node in leader.in_sync.committed
-            if node == leader.node or (node in leader.progress and leader.progress[node].match >= self.offset)
+            if node == leader.node or (node in leader.progress and leader.progress[node].match >= offset)
         )
 
     def _link(self, key: bytes, record: RecordId | None) -> list[bytes]:

@@ -1,8 +1,9 @@
 """When a request runs: at once, after a wait, or not here.
 
 It waits for the partition to become ready (the leases to hold, an election's first entry to be applied), for a record
-of which this node has not heard, or for a lock that a transaction holds. Nothing that waits was executed, so it
-may be refused or time out at any moment.
+of which this node has not heard, or for a lock that a transaction holds. Waiting executes nothing, so it may end in
+a refusal or a time-out at any moment; of a copy of what was executed before, its router takes neither for the
+outcome (`router/channels.py`).
 
 A request is executed only while the partition's leases hold at a moment after it was received (`Stream.readable`
 reads the clock after the socket): whoever sent it had begun to wait before anybody else could lead, so an answer

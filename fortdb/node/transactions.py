@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from fortdb.errors import Aborted, Answer, BadRequest, Busy, FortError
+from fortdb.errors import Aborted, Answer, BadRequest, Busy, FortError, OutcomeUnknown
 from fortdb.limits import DECISIONS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_MS_MAX, WATCH_LOG_BYTES_MAX
 from fortdb.node import worm
 from fortdb.node.execute import HANDLERS, Execution
@@ -132,11 +132,12 @@ def _prepare(place: Place, args: list[bytes]) -> bytes:
 
 def _commit(place: Place, args: list[bytes]) -> bytes:
     """Execute the home's part of a transaction and decide for all parts. Raises `Aborted` if it was decided
-    otherwise, or is too old to know that."""
+    otherwise, or is too old to know that, and `OutcomeUnknown` if this is a copy of what was executed before and is
+    no longer remembered with its answer: the router learns the decision by `RESOLVE` then."""
     transaction, began_ms = args[1], _number(args[2])
     decision = place.locks.decisions.get(transaction)
     if decision is not None and decision.is_commit:
-        raise BadRequest("the transaction is committed already")
+        raise OutcomeUnknown("the transaction was committed; its answers are no longer known")
     if decision is not None or place.execution.now_ms > began_ms + TRANSACTION_MS_MAX:
         raise Aborted("the transaction took too long and was given up; nothing was executed, try again")
     if len(place.locks.decisions) >= DECISIONS_MAX:

@@ -91,8 +91,7 @@ class Upkeep:
         if execution.wants_links or hosted.ledger.is_due():
             worm.link(execution, CLEAN_COUNT)
         if execution.operations:
-            leader.propose(execution.operations, None, b"", now_ms)
-            self._node.touch(hosted)
+            self._node.propose(hosted, leader, execution, None, b"")
 
     def _forget_aborts(self, hosted: Hosted, leader: Leader) -> None:
         """Delete the records of aborted transactions that could not be committed any more."""
@@ -103,7 +102,7 @@ class Upkeep:
         if over:
             partition = hosted.replica.partition
             operations = [Operation(DELETE, transaction_key(partition, one)) for one in over]
-            leader.propose(operations, None, b"", leader.log.timestamp_ms)
+            hosted.began(leader.propose(operations, None, b"", leader.log.timestamp_ms))
             hosted.note_locks(operations, self._node.loop.now_ms)
             self._node.touch(hosted)
 

@@ -105,12 +105,6 @@ def encode_entry(
     return crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 
-def entry_epoch(entry: bytes) -> int:
-    """The epoch of an entry that was checked before."""
-    epoch: int = _HEADER.unpack_from(entry)[1]
-    return epoch
-
-
 def entry_timestamp(entry: bytes) -> int:
     """The leader's wall clock when it made the entry, in milliseconds."""
     timestamp_ms: int = _HEADER.unpack_from(entry)[3]

@@ -11,6 +11,10 @@ A node that could not become ready in time says so of a request that it held, an
 If the same write was sent before, to a former leader or on a connection that broke, that copy may lie in
 a log and be committed yet: the client hears "outcome unknown".
 
+A leader that has too few in sync, or no room, says the truth of what former leaders were sent: that is in its log or
+never will be. But what it was sent itself in this epoch, on a connection that broke, it may read later, when it can
+write again: then the client hears the same.
+
 An answer counts only in the epoch in which its request was sent last. A node that led, lost the lead and has
 it again may have refused the request then, or found that a swap did not apply, and what it said may be on
 its way yet; meanwhile the request was sent again and may be executed with another result.
@@ -24,7 +28,15 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
-from fortdb.errors import Busy, FortError, OutcomeUnknown, Unavailable
+from fortdb.errors import (
+    Busy,
+    DiskFull,
+    FortError,
+    NotEnoughReplicas,
+    OutcomeUnknown,
+    StorageFailed,
+    Unavailable,
+)
 from fortdb.limits import CHANNEL_REQUESTS_MAX
 from fortdb.native import bind
 from fortdb.net.gather import Completes
@@ -32,6 +44,9 @@ from fortdb.replication.messages import encode_request
 
 _NOT_BEGUN = (f"-{Unavailable.code} ".encode(), f"-{Busy.code} ".encode())
 """How replies begin that a node gives without looking whether it knows the request."""
+
+_NOT_NOW = tuple(f"-{refusal.code} ".encode() for refusal in (NotEnoughReplicas, DiskFull, StorageFailed))
+"""And what a leader says that looked, and could not write at this moment."""
 
 
 class Wire(Protocol):
@@ -64,6 +79,7 @@ class Channel:
 
     __slots__ = (
         *("partition", "name", "leader", "epoch", "retries_total", "wire", "unanswered", "next", "oldest"),
+        "repeated",
     )
 
     def __init__(self, partition: int, name: str) -> None:
@@ -76,6 +92,7 @@ class Channel:
         self.unanswered: dict[int, Unanswered] = {}  # by sequence, in which order they are added
         self.next = 1  # sequence
         self.oldest = 1  # no sequence below is unanswered; see `watermark`
+        self.repeated: set[int] = set()  # writes that were sent before in this epoch
 
     def __len__(self) -> int:
         return len(self.unanswered)
@@ -113,33 +130,45 @@ class Channel:
             return None
         request = self.unanswered.pop(sequence, None)
         if request is not None:
-            if request.is_write and request.sent_count > 1 and reply.startswith(_NOT_BEGUN):
+            if self._may_come_yet(sequence, request, reply):
                 reply = OutcomeUnknown(
                     f"partition {self.name}: {self.leader} did not execute the write again; "
                     "whether it had been applied before is not known"
                 ).wire()
+            self.repeated.discard(sequence)
             request.slot.complete(reply)
         return request
 
+    def _may_come_yet(self, sequence: int, request: Unanswered, reply: bytes) -> bool:
+        """Whether another copy of a write may be executed though this one was not."""
+        if sequence in self.repeated and reply.startswith(_NOT_NOW):
+            return True
+        return request.is_write and request.sent_count > 1 and reply.startswith(_NOT_BEGUN)
+
     def route(self, leader: str | None, epoch: int, wire: Wire | None) -> None:
         """Somebody leads in this epoch. What is unanswered goes there if this is news."""
-        if epoch > self.epoch or (epoch == self.epoch and wire is not self.wire):
+        is_new = epoch > self.epoch
+        if is_new or (epoch == self.epoch and wire is not self.wire):
+            if is_new:
+                self.repeated.clear()
             self.leader, self.epoch, self.wire = leader, epoch, wire
-            self._send_again()
+            self._send_again(is_repeated=not is_new)
 
     def link_up(self, name: str, wire: Wire) -> None:
         """There is a new connection to a node; what was sent on the former one may be lost."""
         if name == self.leader:
             self.wire = wire
-            self._send_again()
+            self._send_again(is_repeated=True)
 
-    def _send_again(self) -> None:
+    def _send_again(self, *, is_repeated: bool) -> None:
         wire = self.wire
         if wire is None or not wire.is_up or not self.unanswered:
             return
         watermark = self.watermark()
         for sequence, request in self.unanswered.items():
             self.retries_total += request.sent_count > 0
+            if is_repeated and request.is_write and request.sent_count > 0:
+                self.repeated.add(sequence)
             request.sent_count += 1
             wire.write(encode_request(self.partition, self.epoch, sequence, watermark, request.command))
 
@@ -151,6 +180,7 @@ class Channel:
             if request.deadline_ms > now_ms:
                 return
             del self.unanswered[sequence]
+            self.repeated.discard(sequence)
             error = self._timed_out(request)
             failed(error)
             request.slot.complete(error.wire())

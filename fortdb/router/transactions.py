@@ -167,7 +167,7 @@ class _Run:
             self._end("committed", self._distributed.join(self._replies))
 
     def _give_up(self, reply: bytes) -> None:
-        """It was not committed and never will be: only this router could."""
+        """It was not committed and never will be: only this router could, and no copy of its request is left."""
         self._coordinator.recovery.abort(self._id, self._asked)
         if reply.startswith((_UNKNOWN, _ABORTED)):
             sentence = reply.partition(b" ")[2].decode("utf-8", "replace")

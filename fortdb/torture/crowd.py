@@ -73,7 +73,7 @@ class Crowd:
         """What receipts say, the feed to its end, and everything once more. What fails is noted as not judged."""
         self._verify_receipts(door, findings)
         if self._feed is not None:
-            self._feed.stop()
+            self._feed.finish()
         try:
             self.workload.read_all(door)
             findings.violations += self.transactions.last_words(door, directory)
@@ -89,6 +89,11 @@ class Crowd:
             findings.left_out["receipts"] = str(error)
         except FortError as error:
             findings.unjudged.append(f"receipts could not be verified: {error}")
+
+    def close(self) -> None:
+        """Nobody asks anything any more."""
+        if self._feed is not None:
+            self._feed.close()
 
     def judge_feed(self, directory: Path, findings: Findings) -> None:
         """Hold the feed beside the history; nothing more is written there."""

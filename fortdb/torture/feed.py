@@ -50,13 +50,9 @@ class FeedReader:
         self._heard_s = time.monotonic()
         self._since_ns = 0  # every write that began later must be told
         self._times_lost = 0
+        self.is_over = False  # whether it was read to its end
         self.failure = ""
         self.changes = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it was read to its end."""
-        return self._stopping.is_set()
 
     @property
     def seen(self) -> Seen:
@@ -68,15 +64,20 @@ class FeedReader:
         self._feed = self._client.feed(prefix=self._prefix or None)
         self._thread.start()
 
-    def stop(self) -> None:
+    def finish(self) -> None:
         """Nobody writes any more: read on until nothing comes for a while, then end."""
         ends_s = time.monotonic() + _CATCH_UP_S_MAX
         while not self.failure and ends_s > time.monotonic() < self._heard_s + _QUIET_S:
             time.sleep(_LOOK_S)
+        self.is_over = True
+        self.close()
+
+    def close(self) -> None:
+        """Read no more. Idempotent."""
         self._stopping.set()
-        self._thread.join()
-        assert self._feed is not None
-        self._feed.close()
+        if self._feed is not None:
+            self._thread.join()
+            self._feed.close()
         self._client.close()
 
     def judge(self, directory: Path, findings: Findings) -> None:

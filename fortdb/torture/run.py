@@ -150,12 +150,13 @@ class Torture:
         try:
             with self._world(shape, members, missing) as world:
                 self._torture(world, history)
-                if not self._is_enough():
+                if not world.ending.is_set():
                     self._heal(world)
                     self._last_words(world)
         finally:
             history.close()
             if self._crowd is not None:
+                self._crowd.close()
                 self._crowd.judge_feed(self._directory, self.findings)
             self.findings.write(self._directory)
         return self.findings
@@ -242,11 +243,14 @@ class Torture:
                 self._glance()
                 time.sleep(_SHOW_EVERY_S)
             self._enter("healing")
+            if self._is_enough():
+                world.ending.set()
             director.stop()
-            world.heal()
             if director.failure is not None:
                 raise director.failure
-            wait(_AFTER_HEALING_S, self._glance)
+            if not world.ending.is_set():
+                world.heal()
+                wait(_AFTER_HEALING_S, self._glance)
         finally:
             director.stop()
             crowd.stop(self.findings)

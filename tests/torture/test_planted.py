@@ -56,9 +56,9 @@ class Deposed(Fault):
         world.add_rule(self, {**self._from_others, **self._from_store})
         if not world.wait(lambda: self._is_over(world), OTHERS_LEAD_S_MAX):
             world.say(f"nobody took over from {self._node}")
-        time.sleep(OTHERS_WRITE_S)
+        world.ending.wait(OTHERS_WRITE_S)
         world.add_rule(self, self._from_store)
-        time.sleep(NO_STORE_S)
+        world.ending.wait(NO_STORE_S)
         world.remove_rule(self)
 
     def end(self, world: World) -> None:

@@ -57,3 +57,27 @@ def test_what_can_wait_is_done_when_nothing_has_arrived(monkeypatch: pytest.Monk
     assert told[3:] == ["the end"]
     pipe.close()
     loop.close()
+
+
+def test_timers_that_become_due_meanwhile_leave_the_turn_to_others() -> None:
+    """As connections do that are worked for in turns: each notes a later time than the last."""
+    loop = Loop()
+    told: list[str] = []
+
+    def work() -> None:
+        assert len(told) < 20, "the loop works for timers alone"
+        told.append("work")
+        loop.now_ms += 1_000
+        loop.call_later(1, work)
+
+    def tick() -> None:
+        told.append("tick")
+        if len(told) > 6:
+            loop.stop()
+
+    loop.call_later(0, work)
+    loop.call_later(0, work)
+    loop.tick_again()
+    loop.run(tick)
+    assert told[-6:] == ["work", "work", "tick", "work", "work", "tick"]
+    loop.close()

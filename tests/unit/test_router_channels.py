@@ -58,6 +58,22 @@ def test_nor_one_that_was_sent_again_on_a_new_connection(refusal: bytes) -> None
     assert slot.reply.startswith(b"-TIMEOUT ")
 
 
+@pytest.mark.parametrize("code", ["NOREPLICAS", "DISKFULL"])
+def test_what_a_leader_was_sent_twice_it_may_execute_when_it_can_write_again(code: str) -> None:
+    """The first copy may wait on the connection that broke, and be read after the second was refused."""
+    refusal = f"-{code} not now\r\n".encode()
+    channel, first, second, slot = Channel(0, "p-000"), FakeLink(), FakeLink(), FakeSlot()
+    channel.route("a", 1, first)
+    channel.send(Unanswered(COMMAND, slot, True, DEADLINE_MS))
+    channel.link_up("a", second)
+    channel.answered(1, 1, refusal, second)
+    assert slot.reply is not None and slot.reply.startswith(b"-TIMEOUT ")
+    later = FakeSlot()
+    channel.send(Unanswered(COMMAND, later, True, DEADLINE_MS))
+    channel.answered(1, 2, refusal, second)
+    assert later.reply == refusal
+
+
 @pytest.mark.parametrize("reply", [b":1\r\n", b"-NOREPLICAS 1 of 2\r\n", b"-ERR value is not an integer\r\n"])
 def test_what_a_ready_leader_says_of_it_is_the_truth(reply: bytes) -> None:
     """A leader that executes has committed an entry of its own epoch: no former log comes back."""

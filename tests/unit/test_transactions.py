@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fortdb import limits
 from fortdb.node import transactions
 from fortdb.node.locks import Decision, Prepared, decode
-from fortdb.protocol.commands import INTERNAL
+from fortdb.protocol.commands import INTERNAL, TABLE
 from fortdb.protocol.resp import pack
 from fortdb.protocol.transactions import Bundle
 from fortdb.replication.entries import Operation, RequestId, decode_entry
@@ -253,6 +253,21 @@ def test_a_copy_of_the_request_gets_the_former_answer(made: Node) -> None:
     assert say(made, "GET n") == b"$1\r\n2\r\n"
 
 
+def test_a_copy_of_a_write_with_a_receipt_whose_place_is_forgotten_says_so(made: Node) -> None:
+    """What a snapshot brings of the requests has their answers and not where they stand."""
+    request, answers = RequestId(77, 1, 1), [Slot(), Slot()]
+    args = [b"SET", b"k", b"v", b"RECEIPT"]
+    memory = made.hosted.replica.log.memory
+    for slot in answers:
+        made.service.requests.submit(made.hosted, slot, TABLE["SET"], args, request)  # type: ignore[arg-type]
+        made.turn(3)
+        encoded = memory.encode(1 << 60, 0)
+        memory.clear()
+        memory.restore(encoded)
+    assert answers[0].reply.startswith(b"*")
+    assert answers[1].reply.startswith(b"-TIMEOUT the write was acknowledged already")
+
+
 def test_transactions_in_one_pipeline_keep_their_order(made: Node) -> None:
     lines = [line for n in range(50) for line in ("WATCH n", "MULTI", "INCR n", "EXEC", "GET n")]
     told = say(made, *lines)
@@ -307,6 +322,15 @@ def test_a_locked_key_is_for_the_long_way(made: Node, decision: bytes, value: by
     assert say(made, "SCAN 0 COUNT 100").startswith(b"*2\r\n$1\r\n0\r\n*2\r\n"), "keys, and no records"
     say(made, "GET n")
     assert not made.in_c or sum(made.front.plain_counts) > before, "the short way again"
+
+
+def test_a_copy_of_a_commit_that_is_no_longer_remembered_is_not_executed_again(made: Node) -> None:
+    began = ask(made, "BEGIN")[1:-2]
+    commit = [b"t", began, b"9", *Bundle([[b"INCR", b"n"]]).encode()]
+    assert ask(made, "COMMIT", *commit) == b"*1\r\n:1\r\n"
+    assert ask(made, "COMMIT", *commit).startswith(b"-TIMEOUT the transaction was committed")
+    assert ask(made, "RESOLVE", b"t", began) == b"+COMMIT\r\n", "so its router lets the other parts show it"
+    assert say(made, "GET n") == b"$1\r\n1\r\n"
 
 
 @pytest.mark.parametrize("walk", ["SCAN 0 COUNT 100", "RANGE {n}"])

@@ -44,6 +44,9 @@ class World:
         self.network = network
         self.shims = shims
         self.say = say
+        self.ending = (
+            threading.Event()
+        )  # whether the run ends there and then: nobody waits for anything any more
         self._rules: dict[object, Links] = {}
         self._locks = {name: threading.RLock() for name in ring.processes}
         self._links_lock = threading.Lock()
@@ -122,12 +125,11 @@ class World:
         return "; ".join(finding.text for finding in health_of(status).findings[:4])
 
     def wait(self, is_so: Callable[[], bool], within_s: float) -> bool:
-        """Whether something has come about within that time."""
+        """Whether something has come about within that time, and before the end."""
         deadline_s = time.monotonic() + within_s
         while not is_so():
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > deadline_s or self.ending.wait(_LOOK_AGAIN_S):
                 return False
-            time.sleep(_LOOK_AGAIN_S)
         return True
 
     def is_settled(self) -> bool:
