@@ -74,6 +74,9 @@ locals {
     etcd-peers-from-nodes      = { to = "nodes", from = "nodes", port = 2380 }
     clients-of-routers-in-ring = { to = "routers", from = "nodes", port = 5000 }
   }
+  # These have a port for every data node of a host.
+  node_ports = [5100, 5200, 5300]
+
   groups = { nodes = aws_security_group.nodes.id, routers = aws_security_group.routers.id }
 }
 
@@ -84,7 +87,7 @@ resource "aws_vpc_security_group_ingress_rule" "inside" {
   referenced_security_group_id = local.groups[each.value.from]
   ip_protocol                  = "tcp"
   from_port                    = each.value.port
-  to_port                      = each.value.port
+  to_port                      = each.value.port + (contains(local.node_ports, each.value.port) ? var.nodes_per_host - 1 : 0)
 
   tags = { Name = each.key }
 }

@@ -8,6 +8,11 @@ variable "region" {
     condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
     error_message = "region must be the name of an AWS region, such as eu-central-1."
   }
+
+  validation {
+    condition     = !can(regex("^(cn|[a-z]{2}-(gov|iso[a-z]?))-", var.region))
+    error_message = "Regions of China, of GovCloud and isolated ones are not supported: their ARNs, endpoints and Debian AMIs have other names."
+  }
 }
 
 variable "allowed_client_cidrs" {
@@ -82,8 +87,8 @@ variable "zones" {
   default     = []
 
   validation {
-    condition     = length(var.zones) == 0 || length(distinct(var.zones)) >= 3
-    error_message = "zones must name three different availability zones or more: replicas of a partition lie in different zones."
+    condition     = length(var.zones) == 0 || (length(var.zones) >= 3 && length(distinct(var.zones)) == length(var.zones))
+    error_message = "zones must name three availability zones or more, each once: replicas of a partition lie in different zones."
   }
 }
 
@@ -117,8 +122,8 @@ variable "nodes" {
   }
 
   validation {
-    condition     = alltrue([for node in values(var.nodes) : node.zone_index >= 0 && node.zone_index <= 5 && floor(node.zone_index) == node.zone_index])
-    error_message = "zone_index counts the zones from 0."
+    condition     = alltrue([for node in values(var.nodes) : node.zone_index >= 0 && node.zone_index < max(3, length(var.zones)) && floor(node.zone_index) == node.zone_index])
+    error_message = "zone_index of a node counts the zones from 0: there are those of zones, or else three."
   }
 
   validation {
@@ -146,6 +151,22 @@ variable "routers" {
   validation {
     condition     = length(var.routers) >= 1 && alltrue([for name in keys(var.routers) : can(regex("^router-0[1-9]$", name))])
     error_message = "Routers are called router-01 to router-09, and there must be one."
+  }
+
+  validation {
+    condition     = alltrue([for router in values(var.routers) : router.zone_index >= 0 && router.zone_index < max(3, length(var.zones)) && floor(router.zone_index) == router.zone_index])
+    error_message = "zone_index of a router counts the zones from 0: there are those of zones, or else three."
+  }
+}
+
+variable "nodes_per_host" {
+  description = "How many data nodes run on a host, as fortdb_node_count of the inventory says: their ports are neighbours, 5100, 5101 and so on."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.nodes_per_host >= 1 && var.nodes_per_host <= 4 && floor(var.nodes_per_host) == var.nodes_per_host
+    error_message = "nodes_per_host must be 1, 2, 3 or 4."
   }
 }
 

@@ -77,6 +77,19 @@ run "clients_come_in_by_one_port_from_named_networks" {
   }
 }
 
+run "two_nodes_on_a_host_have_neighbouring_ports" {
+  command = plan
+
+  variables {
+    nodes_per_host = 2
+  }
+
+  assert {
+    condition     = toset([for rule in aws_vpc_security_group_ingress_rule.inside : "${rule.from_port}-${rule.to_port}" if rule.from_port != rule.to_port]) == toset(["5100-5101", "5200-5201", "5300-5301"])
+    error_message = "The second node of a host must be reachable, and no other port may be opened with it."
+  }
+}
+
 run "nothing_is_public" {
   command = plan
 

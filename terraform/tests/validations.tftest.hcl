@@ -26,6 +26,16 @@ run "no_region" {
   expect_failures = [var.region]
 }
 
+run "a_region_of_another_partition" {
+  command = plan
+
+  variables {
+    region = "us-gov-west-1"
+  }
+
+  expect_failures = [var.region]
+}
+
 run "an_address_is_no_cidr" {
   command = plan
 
@@ -106,6 +116,16 @@ run "two_zones" {
   expect_failures = [var.zones]
 }
 
+run "a_zone_named_twice" {
+  command = plan
+
+  variables {
+    zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c", "eu-central-1c"]
+  }
+
+  expect_failures = [var.zones]
+}
+
 run "two_nodes" {
   command = plan
 
@@ -161,6 +181,34 @@ run "all_in_two_zones" {
   expect_failures = [var.nodes]
 }
 
+run "a_node_in_a_zone_that_is_not" {
+  command = plan
+
+  variables {
+    nodes = {
+      node-01 = { zone_index = 0, etcd = true }
+      node-02 = { zone_index = 1, etcd = true }
+      node-03 = { zone_index = 3, etcd = true }
+    }
+  }
+
+  expect_failures = [var.nodes]
+}
+
+run "a_node_between_two_zones" {
+  command = plan
+
+  variables {
+    nodes = {
+      node-01 = { zone_index = 0, etcd = true }
+      node-02 = { zone_index = 1, etcd = true }
+      node-03 = { zone_index = 1.5, etcd = true }
+    }
+  }
+
+  expect_failures = [var.nodes]
+}
+
 run "two_members_of_etcd" {
   command = plan
 
@@ -209,6 +257,26 @@ run "a_router_called_otherwise" {
   expect_failures = [var.routers]
 }
 
+run "a_router_in_a_zone_that_is_not" {
+  command = plan
+
+  variables {
+    routers = { router-01 = { zone_index = 3 } }
+  }
+
+  expect_failures = [var.routers]
+}
+
+run "five_nodes_on_a_host" {
+  command = plan
+
+  variables {
+    nodes_per_host = 5
+  }
+
+  expect_failures = [var.nodes_per_host]
+}
+
 run "another_architecture" {
   command = plan
 
@@ -245,5 +313,14 @@ run "the_whole_internet_on_purpose" {
   variables {
     allowed_client_cidrs        = ["0.0.0.0/0"]
     allow_clients_from_anywhere = true
+  }
+}
+
+run "a_fourth_zone" {
+  command = plan
+
+  variables {
+    zones   = ["eu-central-1a", "eu-central-1b", "eu-central-1c", "eu-central-1d"]
+    routers = { router-01 = { zone_index = 3 } }
   }
 }
