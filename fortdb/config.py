@@ -227,6 +227,7 @@ class NodeConfig(Section):
     peer: Peer = Peer()
     status: Status = Status()
     coordinator: NodeCoordinator
+    """The coordination store: etcd or sqlite in [coordinator]."""
     replication: Replication = Replication()
     storage: Storage = Storage()
     tls: Tls = Tls()
@@ -251,6 +252,7 @@ class RouterConfig(Section):
     client: Client = Client()
     status: Status = Status(port=5301)
     coordinator: Coordinator
+    """The coordination store: etcd or sqlite in [coordinator]."""
     routing: Routing = Routing()
     elastic_ip: ElasticIp = ElasticIp()
     tls: Tls = Tls()

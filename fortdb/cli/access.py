@@ -43,5 +43,7 @@ def choose_access(
 def _read(path: Path) -> str:
     try:
         return path.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no password can be read from it: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: no password can be read from it: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: no password can be read from it: it is no UTF-8") from None

@@ -9,8 +9,15 @@ from fortdb.cli.settings import Settings, json_option, pass_settings
 
 @click.command()
 @click.option("--aws", is_flag=True, help="Find the Elastic IP by its tag, with your AWS credentials.")
-@click.option("--cluster", default="fortdb", show_default=True, help="The ring's name.")
-@click.option("--region", envvar="AWS_REGION", help="The AWS region.")
+@click.option(
+    "--cluster",
+    envvar="FORTDB_CLUSTER",
+    show_envvar=True,
+    default="fortdb",
+    show_default=True,
+    help="The ring's name.",
+)
+@click.option("--region", envvar="AWS_REGION", show_envvar=True, help="The AWS region.")
 @json_option
 @pass_settings
 def endpoint(settings: Settings, aws: bool, cluster: str, region: str | None) -> None:

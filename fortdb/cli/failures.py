@@ -22,6 +22,7 @@ from fortdb.errors import (
     NotEnoughReplicas,
     NotLeader,
     OutcomeUnknown,
+    PermissionDenied,
     StorageFailed,
     StoreConflict,
     Unavailable,
@@ -62,6 +63,10 @@ _ADVICE: dict[type[FortError], str] = {
     DiskFull: "free space on the node or add nodes; `fortdb status` shows the disks",
     StoreConflict: "something changed meanwhile: look again and ask again",
     AuthenticationRequired: "say who you are: --user NAME, with the password in FORTDB_PASSWORD or a file",
+    PermissionDenied: "`fortdb user check FILE`, of the server's users, shows what each may do",
+}
+_ADVICE_BY_MESSAGE = {  # what a port says before it knows how the other side speaks has no class of its own
+    "this port speaks TLS only": "say --ca FILE, or --tls if this system trusts its authority",
 }
 
 
@@ -73,7 +78,7 @@ def exit_code_of(error: FortError) -> int:
 def sentence_of(error: FortError) -> str:
     """What was wrong and what to do; advice is added unless the message gives some (after `;`)."""
     message = " ".join(str(error).split()) or type(error).__name__
-    advice = _ADVICE.get(type(error))
+    advice = _ADVICE_BY_MESSAGE.get(message) or _ADVICE.get(type(error))
     return message if advice is None or ";" in message else f"{message.rstrip('.')}; {advice}"
 
 

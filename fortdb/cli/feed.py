@@ -49,6 +49,8 @@ def feed(
         "keyspace": keyspace,
         "partition": partition,
     }
+    if sum(value is not None for value in chosen.values()) > 1:
+        raise click.UsageError("--key, --prefix, --keyspace and --partition exclude each other; give one")
     with settings.client() as client:
         if only_position:
             position = client.feed_position(**chosen)

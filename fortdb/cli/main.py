@@ -99,11 +99,17 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
     epilog=EXIT_CODES_HELP,
 )
 @click.option(
-    "--host", envvar="FORTDB_HOST", default="127.0.0.1", show_default=True, help="The router's host."
+    "--host",
+    envvar="FORTDB_HOST",
+    show_envvar=True,
+    default="127.0.0.1",
+    show_default=True,
+    help="The router's host.",
 )
 @click.option(
     "--port",
     envvar="FORTDB_PORT",
+    show_envvar=True,
     type=click.IntRange(1, 65535),
     default=PORT_DEFAULT,
     show_default=True,
@@ -112,25 +118,33 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 @click.option(
     "--url",
     envvar="FORTDB_URL",
+    show_envvar=True,
     help="The router as fortdb://host:port (fortdbs:// with TLS); before host and port.",
 )
 @click.option(
     "--user",
     envvar="FORTDB_USER",
+    show_envvar=True,
     help="Log in as this user; FORTDB_PASSWORD has the password, or it is asked for.",
 )
 @click.option(
     "--password-file",
     envvar="FORTDB_PASSWORD_FILE",
+    show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
     help="A file with the password.",
 )
 @click.option(
-    "--tls", envvar="FORTDB_TLS", is_flag=True, help="Speak TLS, and verify the router's certificate."
+    "--tls",
+    envvar="FORTDB_TLS",
+    show_envvar=True,
+    is_flag=True,
+    help="Speak TLS, and verify the router's certificate.",
 )
 @click.option(
     "--ca",
     envvar="FORTDB_CA",
+    show_envvar=True,
     type=click.Path(dir_okay=False),
     help="PEM file of the authority that signed it; implies --tls. [default: those that the system trusts]",
 )

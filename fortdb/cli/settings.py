@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from fortdb.client import OPEN, Access, Address, Client, parse_record_id, parse_url
-from fortdb.errors import FortError
+from fortdb.errors import BadRequest, FortError
 from fortdb.model import RecordId
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,12 +81,15 @@ MOMENT = Moment()
 
 def choose_address(context: click.Context, host: str, port: int, url: str | None) -> tuple[Address, Access]:
     """`--url` before `--host` and `--port`, and what was typed before the environment; and what a URL says of
-    how to come in."""
+    how to come in. A URL that is none is wrong usage."""
     typed = click.core.ParameterSource.COMMANDLINE
     host_typed = typed in (context.get_parameter_source("host"), context.get_parameter_source("port"))
     if url is None or (host_typed and context.get_parameter_source("url") is not typed):
         return Address(host, port), Access()
-    return parse_url(url)
+    try:
+        return parse_url(url)
+    except BadRequest as error:
+        raise click.UsageError(str(error), context) from None
 
 
 def text_of(value: bytes) -> str:

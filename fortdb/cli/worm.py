@@ -17,6 +17,20 @@ from fortdb.client import Receipt, Verified, parse_record_id
 from fortdb.model import RecordId
 
 
+class Time(click.ParamType[datetime]):
+    """A date, a time and how far it is from UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.strptime(str(value), "%Y-%m-%dT%H:%M:%S%z")
+        except ValueError:
+            self.fail(f"{value!r} is no time with its zone, such as 2030-12-31T00:00:00+0000", param, ctx)
+
+
 def _record(text: str) -> RecordId | None:
     return None if text == "*" else parse_record_id(text)
 
@@ -57,7 +71,7 @@ def release(settings: Settings, key: str, record_id: str, name: str) -> None:
 @click.command()
 @click.argument("key")
 @click.argument("record_id", metavar="ID")
-@click.argument("until", type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]), metavar="UNTIL")
+@click.argument("until", type=Time(), metavar="UNTIL")
 @click.option("--bypass", is_flag=True, help="Also if that is earlier than it was, in mode governance.")
 @json_option
 @pass_settings

@@ -160,9 +160,13 @@ def test_wrong_usage_is_exit_code_2() -> None:
         ["put", "a"],
         ["--port", "0", "ping"],
         ["put", "a", "b", "--ack", "x"],
+        ["--url", "redis://x", "ping"],
+        ["feed", "--key", "a", "--prefix", "b"],
+        ["retain", "a", "1-0", "yesterday"],
     ):
         assert CliRunner().invoke(main, arguments).exit_code == 2
-    assert CliRunner().invoke(main, ["--url", "redis://x", "ping"]).exit_code == 1
+    told = CliRunner().invoke(main, ["retain", "a", "1-0", "yesterday"]).stderr
+    assert "such as 2030-12-31T00:00:00+0000" in told
 
 
 def test_files_that_cannot_be_written_are_told(tmp_path: Path) -> None:

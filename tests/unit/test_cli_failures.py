@@ -35,3 +35,5 @@ def test_a_sentence_says_what_to_do_once() -> None:
     assert sentence_of(errors.OutcomeUnknown("no answer; look")) == "no answer; look"
     assert sentence_of(errors.BadRequest("a\r\n b")) == "a b"
     assert sentence_of(errors.BadRequest("")) == "BadRequest"
+    assert "--ca FILE" in sentence_of(errors.BadRequest("this port speaks TLS only"))
+    assert "user check" in sentence_of(errors.PermissionDenied("No permissions to access a key"))

@@ -51,6 +51,15 @@ def test_check_lists_who_may_do_what_and_names_what_is_wrong(tmp_path: Path) -> 
     assert "app.passwords: must be given" in wrong.stderr
 
 
+def test_a_password_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    nowhere, binary = tmp_path / "none", tmp_path / "binary"
+    binary.write_bytes(b"\xff")
+    for path, why in ((nowhere, "No such file or directory"), (binary, "it is no UTF-8")):
+        done = CliRunner().invoke(main, ["--password-file", str(path), "ping"])
+        assert done.exit_code == 2
+        assert done.stderr == f"fortdb: {path}: no password can be read from it: {why}\n"
+
+
 def test_addresses_say_who_comes_and_how() -> None:
     assert parse_url("fortdbs://h:1") == (Address("h", 1), Access(tls=True))
     assert parse_url("fortdb://u:p%40w@h") == (Address("h"), Access("u", "p@w"))

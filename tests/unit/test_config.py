@@ -70,6 +70,7 @@ def test_everything_wrong_is_told_at_once(file: Path) -> None:
         (NODE + "lease_ttl_ms = 1500\n", "multiple of 1000"),
         (NODE + "lease_ttl_ms = 1000\n[replication]\nheartbeat_ms = 900\n", "at most a third"),
         (NODE.replace("node-1", "no spaces, please"), "name"),
+        (NODE.partition("[coordinator]")[0], "etcd or sqlite in [coordinator]"),
         ("name = ", "is no TOML"),
     ],
 )
