@@ -181,6 +181,17 @@ def test_status_is_served_over_tls(ring: LocalRing) -> None:
             urllib.request.urlopen(f"http://localhost:{port}/readyz", timeout=10)
 
 
+def test_the_documented_metrics_are_those_that_are_served(ring: LocalRing) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = re.findall(r"(?m)^\| `(fortdb_\w+)` \| (node|router|both)\b", text)
+    context = ssl.create_default_context(cafile=ca_of(ring))
+    for process, role in (("node-1", "node"), ("router-1", "router")):
+        url = f"https://localhost:{ring.ports(process)['status']}/metrics"
+        with urllib.request.urlopen(url, context=context, timeout=10) as answer:
+            served = re.findall(r"(?m)^# TYPE (fortdb_\w+) ", answer.read().decode())
+        assert sorted(name for name, whose in rows if whose in (role, "both")) == sorted(served), role
+
+
 def test_the_command_line_comes_in(ring: LocalRing, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text(ring.access.password + "\n")
