@@ -182,7 +182,7 @@ variable "architecture" {
 }
 
 variable "ami_id" {
-  description = "AMI of all hosts; empty: the newest Debian 12 at the first apply. A newer one never replaces a host by itself."
+  description = "AMI of all hosts; empty: the newest Debian 12 at the first apply. A newer one never replaces a host by itself. Hosts cannot reach a mirror: docs/deploy.md says what it must have."
   type        = string
   default     = ""
 
