@@ -38,6 +38,7 @@ READ_BYTES_MAX = 256 * 1024 * 1024  # of values that one request looks at, while
 READ_BYTES = (
     1024  # that each of them counts for besides: finding one takes as long as reading so much more of it
 )
+LOOK_BYTES = 32  # and each effect under way that a walk looks at, in its range or not
 
 # What a connection may hold.
 RECEIVE_BYTES = 256 * 1024  # read from one connection in one tick, so that none starves others
@@ -98,6 +99,7 @@ WALK_KEYS_MIN, WALK_KEYS_MAX = 16, 1024  # asked of the engine at once; most wal
 WALK_BYTES_MAX = 1024 * 1024  # and their bytes
 CLEAN_COUNT = 1_000  # records of deleted keys cleaned away per partition and sweep
 CLEAN_BYTES = 4 * 1024 * 1024  # and the bytes that are read for that
+WALKS_MAX = 4  # over all keys of a partition, under way in a node for each that it holds
 PURGE_COUNT = 2_000  # keys of a keyspace that is dropped, in one step of a partition
 TRIM_COUNT = 8  # old versions trimmed with one write, so that a smaller KEEP takes hold by and by
 HOLD_CHECK_MS = 3_600_000  # a WORM record that is held beyond its retention is looked at again so late

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from fortdb.errors import BadRequest, Busy, WrongType
 from fortdb.limits import (
     KEY_BYTES_MAX,
+    LOOK_BYTES,
     READ_BYTES,
     READ_BYTES_MAX,
     REPLY_BYTES_MAX,
@@ -48,6 +49,8 @@ Lookup = Callable[[bytes], bytes | None]
 
 Overlay = dict[bytes, tuple[Operation, int]]
 """Data key -> its newest effect that is not in the engine yet."""
+
+_SORTING_LOOKS = 8  # as many comparisons does it take to put a key in its order, about
 
 
 class Around(NamedTuple):
@@ -109,7 +112,8 @@ class Execution:
     def _check_read(self) -> None:
         if self.left_bytes < 0:
             raise BadRequest(
-                f"the request looks at values of more than {READ_BYTES_MAX} bytes: name fewer keys at once"
+                f"the request looks at values of more than {READ_BYTES_MAX} bytes: name fewer keys at once, "
+                "or put fewer commands into one transaction"
             )
 
     def _newest(self, at: bytes) -> bytes | None:
@@ -154,15 +158,9 @@ class Execution:
 
     def walk(self, start: bytes, end: bytes, backward: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """What lies under the engine's keys in a range, in their order or backward: what it was when the walk
-        began. As far as it is read; each piece that the engine is asked for is larger than the one before."""
-        changed: dict[bytes, bytes | None] = {}
-        for key, (operation, offset) in self._overlay.items():
-            if start <= key < end:
-                changed[key] = operation.value if operation.kind == PUT else None
-                self.saw_uncommitted |= offset > self._commit
-        for key, operation in self._own.items():
-            if start <= key < end:
-                changed[key] = operation.value if operation.kind == PUT else None
+        began. As far as it is read; each piece that the engine is asked for is larger than the one before.
+        Raises `BadRequest` if the request has read too much, whether it was given that or not."""
+        changed = self._changed(start, end)
         order = deque(sorted(changed, reverse=backward))
         for key, value in self._pieces(start, end, backward):
             while order and (order[0] > key if backward else order[0] < key):
@@ -174,17 +172,32 @@ class Execution:
                 if (newer := changed[key]) is not None:
                     yield key, newer
             else:
-                self._check_read()
-                self.left_bytes -= READ_BYTES + len(value)
                 yield key, value
         for key in order:
             if (other := changed[key]) is not None:
                 yield key, other
 
+    def _changed(self, start: bytes, end: bytes) -> dict[bytes, bytes | None]:
+        """What the effects in a range leave there that are not in the engine yet. For that all are looked at."""
+        self._check_read()
+        changed: dict[bytes, bytes | None] = {}
+        for key, (operation, offset) in self._overlay.items():
+            if start <= key < end:
+                changed[key] = operation.value if operation.kind == PUT else None
+                self.saw_uncommitted |= offset > self._commit
+        for key, operation in self._own.items():
+            if start <= key < end:
+                changed[key] = operation.value if operation.kind == PUT else None
+        looks = len(self._overlay) + len(self._own) + _SORTING_LOOKS * len(changed)
+        self.left_bytes -= LOOK_BYTES * looks
+        return changed
+
     def _pieces(self, start: bytes, end: bytes, backward: bool) -> Iterator[tuple[bytes, bytes]]:
         count = WALK_KEYS_MIN
         scan = self._engine.scan_backward if backward else self._engine.scan
         while piece := scan(start, end, count, WALK_BYTES_MAX):
+            self._check_read()
+            self.left_bytes -= sum(READ_BYTES + len(value) for _, value in piece)
             yield from piece
             if backward:
                 end = piece[-1][0]

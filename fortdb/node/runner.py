@@ -86,7 +86,7 @@ class Runner:
             if handler is not None:
                 reply = handler(execution.bound(), args)
             elif name == "SCAN":
-                reply = scan_page(execution, hosted.token_ranges, args)
+                reply = scan_page(execution.bound(), hosted.token_ranges, args)
             else:
                 place = Place(execution.bound(), node.engine, leader, hosted.locks)
                 reply = TRANSACTIONAL[name](place, args)

@@ -2,9 +2,11 @@
 
 Keys lie on disk in the order of their tokens, so a cursor is simply the token to go on from: it
 survives a failover, a restart and a move of the partition, and every key that was there all along is
-seen. A page ends between two tokens, so keys that share a `{tag}` come in one page, however many
-they are. Cursor 0 is the beginning and the end. A page is over when `COUNT` keys, or a MiB of them and their values,
-were looked at; it holds only those that are wanted, and no values.
+seen. Cursor 0 is the beginning and the end. A page holds only the keys that are wanted, and no values.
+
+A page is over at the first new token after `COUNT` keys, or a MiB of them and their values, were looked at. It ends
+between two tokens, so keys that share a `{tag}` come in one page. Where these are more than a request may look at
+(`READ_BYTES_MAX`) or a page may hold, the walk cannot go on: it ends with an error that says so. `RANGE` walks them.
 
 A page is read as `RANGE` reads (`Execution.walk`), so it has all that was answered before. A transaction may be
 committed and have keys here that nobody can see yet: a page waits for those that held locks when it came.
@@ -15,11 +17,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fortdb.errors import BadRequest
-from fortdb.limits import REPLY_BYTES_MAX, SCAN_COUNT_MAX, WALK_BYTES_MAX
+from fortdb.limits import READ_BYTES_MAX, REPLY_BYTES_MAX, SCAN_COUNT_MAX, WALK_BYTES_MAX
 from fortdb.model import TOKEN_SPACE
 from fortdb.protocol.arguments import parse_scan
 from fortdb.protocol.glob import compile_glob
 from fortdb.protocol.resp import array, bulk
+from fortdb.ring.tokens import hashed_part
 from fortdb.storage.keys import data_bound, data_token, user_key
 from fortdb.storage.values import expiry_of, type_name
 
@@ -47,6 +50,8 @@ def scan_page(execution: Execution, token_ranges: tuple[tuple[int, int], ...], a
             if looked >= count or looked_bytes > WALK_BYTES_MAX:
                 cursor = token
                 break
+        elif execution.left_bytes < 0:
+            raise _too_many(f"look at values of more than {READ_BYTES_MAX} bytes", at)
         looked_bytes += len(at) + len(stored)
         if wanted not in (None, type_name(stored)) or 0 < expiry_of(stored) <= execution.now_ms:
             continue
@@ -55,8 +60,13 @@ def scan_page(execution: Execution, token_ranges: tuple[tuple[int, int], ...], a
             keys.append(bulk(key))
             size += len(keys[-1])
             if size > REPLY_BYTES_MAX:
-                raise BadRequest(
-                    f"the page would be larger than {REPLY_BYTES_MAX} bytes, as many long keys have the same {{tag}};"
-                    " RANGE walks these"
-                )
+                raise _too_many(f"be larger than {REPLY_BYTES_MAX} bytes", at)
     return array([bulk(b"%d" % cursor), array(keys)])
+
+
+def _too_many(what: str, at: bytes) -> BadRequest:
+    """For a page that cannot end before the last of the keys with one tag."""
+    tag = hashed_part(user_key(at)).decode("utf-8", "backslashreplace")
+    return BadRequest(
+        f"the page would {what}: too many keys have the tag {{{tag}}} for SCAN; RANGE walks these"
+    )

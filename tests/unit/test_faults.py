@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from fortdb.errors import BadRequest
 from fortdb.fields import Fields
-from fortdb.limits import PATTERN_BYTES_MAX, READ_BYTES_MAX, RETENTION_MS_MAX
+from fortdb.limits import PATTERN_BYTES_MAX, READ_BYTES, READ_BYTES_MAX, RETENTION_MS_MAX
 from fortdb.log import escape_controls
 from fortdb.model import Keyspace
 from fortdb.node import execute
@@ -109,6 +109,13 @@ def test_a_request_reads_no_more_than_others_can_wait_for(node: GuardedNode) -> 
     assert lines[0] == b":%d" % len(value) and lines[-1].startswith(
         b"-ERR the request looks at values of more"
     )
+
+
+def test_a_scan_reads_no_more_either(node: GuardedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Talk(node.port) as talk:
+        talk.say(*[["SET", f"{{t}}{number}", ""] for number in range(200)])
+        monkeypatch.setattr(execute, "READ_BYTES_MAX", 100 * READ_BYTES)
+        assert b"too many keys have the tag {t}" in talk.say(["SCAN", "0", "MATCH", "nothing"])[0]
 
 
 def test_whoever_asks_for_much_gives_way_to_others(node: GuardedNode) -> None:

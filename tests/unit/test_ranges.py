@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from fortdb.access.rights import refusal
 from fortdb.access.users import Right, User
-from fortdb.limits import PAGE_BYTES_MAX
+from fortdb.errors import BadRequest
+from fortdb.limits import LOOK_BYTES, PAGE_BYTES_MAX, READ_BYTES
 from fortdb.model import Keyspace, Policy
 from fortdb.node.locks import Prefix, Queue, apart
+from fortdb.node.scan import scan_page
 from fortdb.protocol.commands import TABLE
 from fortdb.protocol.ranges import after_all, has_tag
 from fortdb.protocol.transactions import check_queued
-from tests.support.partitions import OnePartition
+from fortdb.ring.tokens import hash_of
+from fortdb.storage.keys import after_token, data_key_at, user_key
+from tests.support.partitions import RANGES, WHOLE_RING, OnePartition
 
 
 @pytest.fixture
@@ -96,6 +100,55 @@ def test_a_page_is_bounded_and_shows_nothing_that_has_ended(one: OnePartition) -
     assert one.leader.log.timestamp_ms >= one.now_ms  # no later leader shows it again
 
 
+@pytest.mark.parametrize("proposed", [True, False])
+def test_a_walk_pays_for_what_is_under_way_elsewhere(one: OnePartition, proposed: bool) -> None:
+    for number in range(100 if proposed else 0):
+        one.run("SET", f"{{other}}{number}", "")
+    execution = one.execution().bound()
+    for number in range(0 if proposed else 100):
+        execution.put(b"{other}%d" % number, b"")
+    execution.left_bytes = 1_000 * LOOK_BYTES
+    range_of_t = data_key_at(hash_of(b"{t}"), b"{t}"), after_token(hash_of(b"{t}"))
+    walks = 0
+    with pytest.raises(BadRequest, match="looks at values of more than"):
+        while walks < 100:
+            assert list(execution.walk(*range_of_t)) == []
+            walks += 1
+    assert walks == 11
+
+
+def test_a_walk_pays_for_what_it_finds_deleted(one: OnePartition) -> None:
+    fill(one, *"abcdefgh")
+    one.write()
+    execution = one.execution().bound()
+    for at, stored in list(execution.walk(*RANGES[0])):
+        execution.delete(user_key(at), stored)
+    left_bytes = execution.left_bytes
+    assert list(execution.walk(*RANGES[0])) == []
+    assert left_bytes - execution.left_bytes > 8 * READ_BYTES
+
+
+def test_scan_ends_with_an_error_where_too_many_keys_have_one_tag(one: OnePartition) -> None:
+    def scan(cursor: int) -> bytes:
+        execution = one.execution().bound()
+        execution.left_bytes = 100 * READ_BYTES
+        words = (b"SCAN", b"%d" % cursor, b"COUNT", b"10", b"MATCH", b"nothing")
+        return scan_page(execution, WHOLE_RING, list(words))
+
+    for number in range(200):
+        one.run("SET", f"key-{number}", "")
+    one.write()
+    cursor, pages = 0, 0
+    while pages == 0 or cursor:
+        page = scan(cursor)
+        cursor, pages = int(page.split(b"\r\n")[2]), pages + 1
+    assert pages >= 20, "keys with tokens of their own are no burden"
+    fill(one, *map(str, range(200)))
+    one.write()
+    with pytest.raises(BadRequest, match=r"too many keys have the tag \{t\} for SCAN; RANGE walks these"):
+        scan(int.from_bytes(hash_of(b"{t}")))
+
+
 def test_keys_with_records_show_the_newest(one: OnePartition) -> None:
     one.run("ADD", "log/{t}a", "old")
     one.run("ADD", "log/{t}a", "new")
@@ -124,8 +177,6 @@ def test_what_makes_no_sense_is_refused(one: OnePartition, words: tuple[str, ...
 
 @given(st.binary(max_size=5), st.binary(max_size=3))
 def test_what_follows_a_tag_changes_no_token(prefix: bytes, rest: bytes) -> None:
-    from fortdb.ring.tokens import hash_of
-
     if has_tag(prefix):
         assert hash_of(prefix) == hash_of(prefix + rest)
     end = after_all(prefix)
