@@ -258,14 +258,13 @@ class Journal:
             with self._changed:
                 missing = _READY - len(self._ready)
                 known = len(self._full) + len(self._free) + len(self._ready) + 1
-                # Always the oldest one, so that uses stay without a gap.
-                former = (
-                    self._free.popleft()
-                    if self._free and (missing > 0 or known > self._segments_max)
-                    else None
-                )
+                # Always the oldest one, so that uses stay without a gap. It is known until it has another use or is
+                # gone: if the disk is full, that is tried again.
+                wanted = missing > 0 or known > self._segments_max
+                former = self._free[0] if self._free and wanted else None
             if former is not None and missing <= 0:
                 former.remove()
+                self._free.popleft()
                 sync_directory(self._directory)
             elif missing > 0:
                 self._make_ready(former)
@@ -279,6 +278,8 @@ class Journal:
         segment = former or make_segment(self._directory, use, self.segment_bytes)
         self._use = use
         with self._changed:
+            if former is not None:
+                self._free.popleft()
             self._ready.append(segment)
             self._changed.notify_all()
 

@@ -85,8 +85,9 @@ class Segment:
         self.last = sequence
 
     def begin_sync(self) -> None:
-        """Have the disk begin with what `sync` has to wait for, and return: nothing is safe by that, and no
-        error is told. Only where the functions in C are."""
+        """Have the disk begin with what `sync` has to wait for, mostly without a wait: who finds the queue of the
+        disk full waits for a place in it. Nothing is safe by that, and no error is told. Only where the functions
+        in C are."""
         if lane is not None:
             lane.begin_sync(self._descriptor, self._synced, self.position - self._synced)
 
@@ -105,9 +106,9 @@ class Segment:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Close it and take it off the disk."""
-        self.close()
+        """Take it off the disk, and close it then. Raises `OSError`."""
         self.path.unlink(missing_ok=True)
+        self.close()
 
     def _write(self, parts: list[bytes], position: int) -> None:
         try:

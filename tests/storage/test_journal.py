@@ -13,7 +13,7 @@ import pytest
 from fortdb.errors import StorageFailed
 from fortdb.storage import segments
 from fortdb.storage.journal import Journal, Recovered
-from fortdb.storage.segments import HEADER_BYTES, RECORD_BYTES, used_bytes
+from fortdb.storage.segments import HEADER_BYTES, RECORD_BYTES, Segment, used_bytes
 from tests.storage.engines import flip_bit
 from tests.support.waiting import eventually
 
@@ -277,6 +277,47 @@ def test_a_full_disk_is_told_when_a_segment_is_needed(
     journal.append(payload(99, 1000))  # there is room again
     assert journal.sequence == number + 1
     journal.close()
+
+
+def use_up(journal: Journal) -> None:
+    """Append until the segment that is written to is another one."""
+    use = journal.use
+    while journal.use == use:
+        journal.append(payload(0, 1000))
+
+
+@pytest.mark.parametrize("what", ["begin", "remove"])
+def test_a_full_disk_makes_no_gap_where_a_segment_is_used_again_or_removed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A file system that copies on write needs room for both."""
+    journal = open_journal(directory)
+    for _ in range(2 if what == "begin" else 6):  # more than are kept
+        use_up(journal)
+    attempts: list[str] = []
+
+    def full(*args: object, **options: object) -> None:
+        attempts.append(what)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    eventually("two segments are ready", lambda: len(journal._ready) == 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "begin", full)
+        patch.setattr(Path, "unlink", full)
+        patch.setattr(segments, "_fill", full)
+        if what == "begin":
+            use_up(journal)  # so that one is missing
+            eventually("no other one could be made", lambda: attempts)
+            attempts.clear()
+        journal.release(journal.sequence)
+        eventually("it was tried", lambda: attempts)
+    for _ in range(8):  # there is room again
+        use_up(journal)
+        journal.release(journal.sequence)
+    after = journal.sequence
+    journal.close()
+    assert batches(directory, after=after) == []
+    assert len(list(directory.iterdir())) <= 6
 
 
 def test_with_another_size_the_former_segments_go(directory: Path) -> None:
