@@ -3,8 +3,9 @@
 #include "lane.h"
 #include <fcntl.h>
 
-/* begin_sync(descriptor, start, size): have the disk begin to write these bytes of a file, and do not wait for it.
- * That is a hint: nothing is durable before a sync has returned, and what goes wrong is told by that. */
+/* begin_sync(descriptor, start, size): have the disk begin to write these bytes of a file. Mostly that waits for
+ * nothing, but sync_file_range(2) blocks while the disk's queue is full. It is a hint: nothing is durable before a
+ * sync has returned, and what goes wrong is told by that. */
 PyObject *
 lane_begin_sync(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {

@@ -25,7 +25,11 @@ def node_metrics(service: NodeService, front: Front, recovery: Recovery) -> Iter
     yield service.commit_latency.family(
         "fortdb_commit_seconds", "From an entry's first write to every in-sync replica having it on disk", {}
     )
-    yield service.sync_latency.family("fortdb_fsync_seconds", "Writing a tick's batch to disk", {})
+    yield service.sync_latency.family(
+        "fortdb_fsync_seconds",
+        "Writing a tick's batch to disk, with sending the answers of the tick before, which is done meanwhile",
+        {},
+    )
     yield service.tick_latency.family("fortdb_tick_seconds", "One tick of the server with work in it", {})
     stats = service.engine.stats()
     yield gauge("fortdb_disk_bytes", "Bytes of the data directory on disk", stats.bytes_on_disk)
