@@ -44,9 +44,7 @@ class World:
         self.network = network
         self.shims = shims
         self.say = say
-        self.ending = (
-            threading.Event()
-        )  # whether the run ends there and then: nobody waits for anything any more
+        self.ending = threading.Event()  # the run ends there and then: nobody waits for anything any more
         self._rules: dict[object, Links] = {}
         self._locks = {name: threading.RLock() for name in ring.processes}
         self._links_lock = threading.Lock()
