@@ -8,6 +8,9 @@ data "aws_availability_zones" "available" {
 }
 
 locals {
+  # Known before the data source is asked, for validations.
+  zone_indices = range(max(3, length(var.zones)))
+
   zones      = length(var.zones) > 0 ? var.zones : slice(data.aws_availability_zones.available.names, 0, 3)
   vpc_bits   = tonumber(split("/", var.vpc_cidr)[1])
   zone_cidrs = { for index, zone in local.zones : zone => cidrsubnet(var.vpc_cidr, 24 - local.vpc_bits, index) }

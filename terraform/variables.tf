@@ -122,7 +122,7 @@ variable "nodes" {
   }
 
   validation {
-    condition     = alltrue([for node in values(var.nodes) : node.zone_index >= 0 && node.zone_index < max(3, length(var.zones)) && floor(node.zone_index) == node.zone_index])
+    condition     = alltrue([for node in values(var.nodes) : contains(local.zone_indices, node.zone_index)])
     error_message = "zone_index of a node counts the zones from 0: there are those of zones, or else three."
   }
 
@@ -154,7 +154,7 @@ variable "routers" {
   }
 
   validation {
-    condition     = alltrue([for router in values(var.routers) : router.zone_index >= 0 && router.zone_index < max(3, length(var.zones)) && floor(router.zone_index) == router.zone_index])
+    condition     = alltrue([for router in values(var.routers) : contains(local.zone_indices, router.zone_index)])
     error_message = "zone_index of a router counts the zones from 0: there are those of zones, or else three."
   }
 }
@@ -165,7 +165,7 @@ variable "nodes_per_host" {
   default     = 1
 
   validation {
-    condition     = var.nodes_per_host >= 1 && var.nodes_per_host <= 4 && floor(var.nodes_per_host) == var.nodes_per_host
+    condition     = contains([1, 2, 3, 4], var.nodes_per_host)
     error_message = "nodes_per_host must be 1, 2, 3 or 4."
   }
 }

@@ -72,9 +72,7 @@ class ReceiptSlot:
         self._slot.drop()
 
     def _receipt(self, reply: bytes, offset: int) -> bytes:
-        if (
-            not offset
-        ):  # a copy, and what is remembered of the request came with a snapshot, or stands for a trimmed log
+        if not offset:  # a copy, and what is remembered came with a snapshot, or stands for a trimmed log
             raise OutcomeUnknown("the write was acknowledged already; where it stands is no longer known")
         key, value, name = self._args[1], self._args[2], self._args[0].upper()
         record = parse_id(payload_of_bulk(reply) or b"") if name == b"ADD" else None

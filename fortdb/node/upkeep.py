@@ -100,11 +100,11 @@ class Upkeep:
         until_ms = leader.log.timestamp_ms - TRANSACTION_MS_MAX
         over = hosted.locks.over(until_ms, SWEEP_COUNT)
         if over:
-            partition = hosted.replica.partition
-            operations = [Operation(DELETE, transaction_key(partition, one)) for one in over]
-            hosted.began(leader.propose(operations, None, b"", leader.log.timestamp_ms))
-            hosted.note_locks(operations, self._node.loop.now_ms)
-            self._node.touch(hosted)
+            execution = self._node.execution(hosted, leader, leader.log.timestamp_ms)
+            for one in over:
+                execution.effect(Operation(DELETE, transaction_key(leader.partition, one)))
+            self._node.propose(hosted, leader, execution, None, b"")
+            hosted.note_locks(execution.operations, self._node.loop.now_ms)
 
     def _trim(self, hosted: Hosted, leader: Leader | None) -> None:
         log_ = hosted.replica.log

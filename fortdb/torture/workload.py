@@ -103,9 +103,10 @@ class Workload:
         with self._caller(len(self._threads), door) as caller:
             for key in self.keys.used:
                 error = actions.read(caller, key)
-                failed += error is not None
-                if error is not None and failed == _LAST_READS_FAILED_MAX:
-                    raise error
+                if error is not None:
+                    failed += 1
+                    if failed == _LAST_READS_FAILED_MAX:
+                        raise error
 
     def verify_receipts(self, door: Door) -> tuple[int, list[str]]:
         """Whether WORM records are what their receipts say: how many are still there, and what is wrong, in
