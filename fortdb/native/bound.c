@@ -3,7 +3,8 @@
 #include <structmember.h>
 
 Bound bound[CLASSES] = {
-    [LOOP] = {"Loop", {"now_ms", "handlers", "epoll_descriptor", "wakeup"}},
+    [LOOP] = {"Loop",
+              {"now_ms", "handlers", "epoll_descriptor", "wakeup", "_timers", "_calls", "_running", "_again", "_way"}},
     [OUTBOX] = {"Outbox", {"dirty"}},
     [STREAM] = {"Stream",
                 {"outbox", "descriptor", "is_open", "unsent_bytes", "queued_bytes", "output", "is_dirty",
@@ -15,7 +16,7 @@ Bound bound[CLASSES] = {
     [TOKENS] = {"TokenMap", {"boundaries", "ids"}},
     [SERVICE] = {"NodeService",
                  {"loop", "tokens", "hosted", "engine", "refusal", "policies", "touched", "links",
-                  "commit_latency", "_to_answer", "_to_apply", "_wall_ms"}},
+                  "commit_latency", "_to_answer", "_to_apply", "_wall_ms", "outbox", "answers", "changes"}},
     [HOSTED] = {"Hosted",
                 {"replica", "held", "serve_until_ms", "members", "senders", "install", "proposed", "segments",
                  "plain_until_ms"}},
@@ -30,6 +31,7 @@ Bound bound[CLASSES] = {
              {"commit", "memory", "shape", "pending", "writes", "timestamp_ms", "applied", "synced_offset",
               "memory_is_stale", "state_changed", "_wipe", "_truncate", "_trimmed"}},
     [RECENT] = {"Recent", {"young"}},
+    [CHANGES] = {"Changes", {"waiting"}},
     [LINKS] = {"Links", {"leaders", "_followers"}},
     [LOG_SHAPE_TYPE] = {"LogShape", {NULL}},
     [PENDING] = {"Pending", {NULL}},

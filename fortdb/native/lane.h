@@ -28,10 +28,13 @@ typedef enum {
     LOOP, OUTBOX, STREAM, CLIENT, SLOT, TOKENS, SERVICE, HOSTED, REPLICA, LEADER, LOG,
     OPERATION, FRAMES, GREETING, REQUEST_SLOT, MEMORY, SESSION, LINK, ROUTER, CHANNEL, UNANSWERED, LATENCY,
     RECENT, LINKS, LOG_SHAPE_TYPE, PENDING, ACK, REQUEST_ID, IN_SYNC, PHASE, PROGRESS, SEGMENTS, BATCH, PROPOSED,
-    CLASSES
+    CHANGES, CLASSES
 } Class;
 
-enum { LOOP_NOW_MS, LOOP_HANDLERS, LOOP_EPOLL_DESCRIPTOR, LOOP_WAKEUP };
+enum {
+    LOOP_NOW_MS, LOOP_HANDLERS, LOOP_EPOLL_DESCRIPTOR, LOOP_WAKEUP, LOOP_TIMERS, LOOP_CALLS, LOOP_RUNNING, LOOP_AGAIN,
+    LOOP_WAY
+};
 enum { OUTBOX_DIRTY };
 enum {
     STREAM_OUTBOX, STREAM_DESCRIPTOR, STREAM_IS_OPEN, STREAM_UNSENT_BYTES, STREAM_QUEUED_BYTES,
@@ -46,7 +49,8 @@ enum { SLOT_CONNECTION, SLOT_REPLY };
 enum { TOKENS_BOUNDARIES, TOKENS_IDS };
 enum {
     SERVICE_LOOP, SERVICE_TOKENS, SERVICE_HOSTED, SERVICE_ENGINE, SERVICE_REFUSAL, SERVICE_POLICIES,
-    SERVICE_TOUCHED, SERVICE_LINKS, SERVICE_COMMIT_LATENCY, SERVICE_TO_ANSWER, SERVICE_TO_APPLY, SERVICE_WALL_MS
+    SERVICE_TOUCHED, SERVICE_LINKS, SERVICE_COMMIT_LATENCY, SERVICE_TO_ANSWER, SERVICE_TO_APPLY, SERVICE_WALL_MS,
+    SERVICE_OUTBOX, SERVICE_ANSWERS, SERVICE_CHANGES
 };
 enum {
     HOSTED_REPLICA, HOSTED_HELD, HOSTED_SERVE_UNTIL_MS, HOSTED_MEMBERS, HOSTED_SENDERS, HOSTED_INSTALL,
@@ -75,6 +79,7 @@ enum { SEGMENTS_BYTES };
 enum { BATCH_DATA, BATCH_OPERATIONS, BATCH_STATES, BATCH_DELETES };
 enum { LINKS_LEADERS, LINKS_FOLLOWERS };
 enum { RECENT_YOUNG };
+enum { CHANGES_WAITING };
 enum { FRAMES_OTHER, FRAMES_TAIL, FRAMES_IS_SPECIAL, FRAMES_WAY };
 enum { GREETING_SESSION, GREETING_NAME };
 enum { REQUEST_SLOT_PEER, REQUEST_SLOT_PARTITION, REQUEST_SLOT_EPOCH, REQUEST_SLOT_SEQUENCE };
@@ -176,7 +181,7 @@ int queue_pop(PyObject *queue);                 /* drops the first */
 
 /* --- the loop (loop.c) ------------------------------------------------------------------------- */
 
-PyObject *lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_turns(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* As fortdb.clock: it goes on while the machine is suspended, as leases do (rule 11). */
 static inline int64_t
@@ -184,6 +189,14 @@ steady_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static inline int64_t
+wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
@@ -275,7 +288,8 @@ int hand_on(PyObject *stream, const uint8_t *at, const uint8_t *end); /* to its 
 int add_counts(PyObject *totals, const long counts[2]);               /* to a list of two numbers */
 
 int stream_write(PyObject *stream, PyObject *data); /* as Stream.write; `data` is bytes */
-PyObject *lane_flush(PyObject *module, PyObject *streams);
+int outbox_flush(PyObject *outbox);                 /* as Outbox.flush */
+PyObject *lane_flush(PyObject *module, PyObject *outbox);
 
 /* --- answers (answers.c) ------------------------------------------------------------------------- */
 
@@ -385,6 +399,7 @@ PyObject *lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t
 PyObject *lane_send_entries(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_write_replicas(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *lane_tick(PyObject *module, PyObject *service);
 
 /* --- batches (batch.c) --------------------------------------------------------------------------------------- */
 

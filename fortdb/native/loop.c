@@ -1,10 +1,12 @@
-/* The turn of the loop: waiting for descriptors, and waking who is registered for them. */
+/* The turns of the loop: waiting for descriptors, waking who is registered for them, and again, as long as the tick
+ * is plain. */
 #include "lane.h"
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #define EVENTS_MAX 1024 /* taken in one turn; the kernel keeps the others and goes round */
+#define IDLE_WAIT_MS 1000 /* as in net/loop.py */
 
 /* A stream's short way: (function, service, counts), to be called with the stream before them. True if it
  * looked after what arrived. */
@@ -52,28 +54,24 @@ note_time(PyObject *loop)
     return set_number(loop, LOOP, LOOP_NOW_MS, steady_ms());
 }
 
-/* turn(loop, timeout_ms): one wait, and everybody woken whom it concerns; how many descriptors were ready. */
-PyObject *
-lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count)
+/* One wait, and everybody woken whom it concerns; how many descriptors were ready, -1 with an exception. */
+static int
+turn(PyObject *loop, int timeout_ms)
 {
-    static const Class needed[] = {LOOP};
     struct epoll_event events[EVENTS_MAX];
-    if (count != 2 || !all_bound(needed, 1) || !is_a(args[0], LOOP))
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "turn(loop, timeout_ms)");
-    PyObject *loop = args[0], *handlers = slot_of(loop, LOOP, LOOP_HANDLERS);
+    PyObject *handlers = slot_of(loop, LOOP, LOOP_HANDLERS);
     int epoll = (int)number_at(loop, LOOP, LOOP_EPOLL_DESCRIPTOR);
     int wakeup = (int)number_at(loop, LOOP, LOOP_WAKEUP);
-    long timeout_ms = PyLong_AsLong(args[1]);
-    if (timeout_ms == -1 && PyErr_Occurred())
-        return NULL;
     int ready;
     Py_BEGIN_ALLOW_THREADS
-    ready = epoll_wait(epoll, events, EVENTS_MAX, (int)timeout_ms);
+    ready = epoll_wait(epoll, events, EVENTS_MAX, timeout_ms);
     Py_END_ALLOW_THREADS
-    if (ready < 0 && errno != EINTR)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    if (ready < 0 && errno != EINTR) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     if (PyErr_CheckSignals() < 0 || note_time(loop) < 0)
-        return NULL;
+        return -1;
     for (int at = 0; at < ready; at++) {
         int descriptor = events[at].data.fd;
         PyObject *key = PyLong_FromLong(descriptor);
@@ -90,7 +88,63 @@ lane_turn(PyObject *module, PyObject *const *args, Py_ssize_t count)
         }
         Py_XDECREF(key);
         if (result < 0)
-            return NULL;
+            return -1;
     }
-    return PyLong_FromLong(ready < 0 ? 0 : ready);
+    return ready < 0 ? 0 : ready;
+}
+
+/* When the first timer is due; never, if there is none. */
+static int64_t
+first_timer_ms(PyObject *loop)
+{
+    PyObject *timers = slot_of(loop, LOOP, LOOP_TIMERS);
+    if (PyList_GET_SIZE(timers) == 0)
+        return INT64_MAX;
+    return PyLong_AsLongLong(PyTuple_GET_ITEM(PyList_GET_ITEM(timers, 0), 0));
+}
+
+/* Whether `Loop.run` would do nothing now but the tick. */
+static int
+is_only_tick(PyObject *loop)
+{
+    return is_true_at(loop, LOOP, LOOP_RUNNING) && !is_true_at(loop, LOOP, LOOP_AGAIN)
+           && PyObject_Size(slot_of(loop, LOOP, LOOP_CALLS)) == 0
+           && first_timer_ms(loop) > number_at(loop, LOOP, LOOP_NOW_MS);
+}
+
+/* Whether the tick was plain and is done, and nothing else is to be done; -1 with an exception. */
+static int
+tick(PyObject *loop)
+{
+    PyObject *way = slot_of(loop, LOOP, LOOP_WAY);
+    if (!PyTuple_CheckExact(way) || !is_only_tick(loop))
+        return 0;
+    PyObject *done = PyObject_CallOneArg(PyTuple_GET_ITEM(way, 0), PyTuple_GET_ITEM(way, 1));
+    Py_XDECREF(done);
+    return done == NULL ? -1 : done == Py_True && is_only_tick(loop);
+}
+
+/* turns(loop, timeout_ms) -> how many descriptors were ready. The timeout is for the first turn; others follow as long
+ * as ticks are plain, and so not after one in which nothing was ready. */
+PyObject *
+lane_turns(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    static const Class needed[] = {LOOP};
+    if (count != 2 || !all_bound(needed, 1) || !is_a(args[0], LOOP))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "turns(loop, timeout_ms)");
+    PyObject *loop = args[0];
+    int64_t timeout_ms = PyLong_AsLongLong(args[1]);
+    if (timeout_ms == -1 && PyErr_Occurred())
+        return NULL;
+    long all = 0;
+    for (;;) {
+        int ready = turn(loop, (int)timeout_ms), ticked = ready > 0 ? tick(loop) : 0;
+        if (ready < 0 || ticked < 0)
+            return NULL;
+        all += ready;
+        if (!ticked)
+            return PyLong_FromLong(all);
+        timeout_ms = first_timer_ms(loop) - steady_ms();
+        timeout_ms = timeout_ms < 0 ? 0 : timeout_ms > IDLE_WAIT_MS ? IDLE_WAIT_MS : timeout_ms;
+    }
 }

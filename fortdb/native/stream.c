@@ -86,23 +86,38 @@ flush_one(PyObject *stream, char *buffer)
     return result;
 }
 
-PyObject *
-lane_flush(PyObject *module, PyObject *streams)
+int
+outbox_flush(PyObject *outbox)
 {
-    static const Class needed[] = {STREAM, OUTBOX};
-    if (!PyList_CheckExact(streams) || !all_bound(needed, 2))
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "flush takes a list");
     static __thread char *buffer; /* one for all: it is empty again when a stream is flushed */
-    if (buffer == NULL && (buffer = PyMem_RawMalloc(JOINED_BYTES_MAX)) == NULL)
-        return PyErr_NoMemory();
-    int result = 0;
+    if (PyList_GET_SIZE(slot_of(outbox, OUTBOX, OUTBOX_DIRTY)) == 0)
+        return 0; /* a node has two, of which a turn mostly fills one */
+    if (buffer == NULL && (buffer = PyMem_RawMalloc(JOINED_BYTES_MAX)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyObject *none = PyList_New(0), *streams = Py_NewRef(slot_of(outbox, OUTBOX, OUTBOX_DIRTY));
+    int result = none == NULL ? -1 : 0;
+    if (result == 0)
+        set_slot(outbox, OUTBOX, OUTBOX_DIRTY, none);
     for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(streams); at++) {
         PyObject *stream = Py_NewRef(PyList_GET_ITEM(streams, at));
         result = is_a(stream, STREAM) ? flush_one(stream, buffer)
                                       : called(PyObject_CallMethod(stream, "flush", NULL));
         Py_DECREF(stream);
     }
-    if (result < 0)
+    Py_DECREF(streams);
+    return result;
+}
+
+/* flush(outbox) -> whether nothing has collected meanwhile. The tick of a router, which has nothing else to do. */
+PyObject *
+lane_flush(PyObject *module, PyObject *outbox)
+{
+    static const Class needed[] = {STREAM, OUTBOX};
+    if (!all_bound(needed, 2) || !is_a(outbox, OUTBOX))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "flush(outbox)");
+    if (outbox_flush(outbox) < 0)
         return NULL;
-    Py_RETURN_NONE;
+    return PyBool_FromLong(PyList_GET_SIZE(slot_of(outbox, OUTBOX, OUTBOX_DIRTY)) == 0);
 }

@@ -582,3 +582,48 @@ lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return PyErr_Format(PyExc_TypeError, "go_on(service, touched, written)");
     return take_steps(args[0], args[1], args[2], go_on, "_go_on");
 }
+
+/* --- a tick in which nothing is written --------------------------------------------------------------------- */
+
+/* `NodeService._give_answers` */
+static int
+give_waiting(PyObject *service)
+{
+    PyObject *waiting = slot_of(service, SERVICE, SERVICE_TO_ANSWER);
+    if (PyDict_GET_SIZE(waiting) == 0)
+        return 0;
+    PyObject *all = PyDict_Keys(waiting);
+    if (all == NULL)
+        return -1;
+    PyDict_Clear(waiting);
+    PyObject *const args[] = {service, all};
+    int result = called(lane_give_answers(NULL, args, 2));
+    Py_DECREF(all);
+    return result;
+}
+
+static int
+has_collected(PyObject *outbox)
+{
+    return !is_empty(slot_of(outbox, OUTBOX, OUTBOX_DIRTY));
+}
+
+/* tick(service) -> whether that was the tick: nothing is to be written, no feed waits for changes, and what was
+ * sent brought up nothing new. */
+PyObject *
+lane_tick(PyObject *module, PyObject *service)
+{
+    static const Class needed[] = {OUTBOX, STREAM, SERVICE, CHANGES};
+    if (!all_bound(needed, 4) || !is_a(service, SERVICE))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "tick(service)");
+    if (PyDict_GET_SIZE(slot_of(service, SERVICE, SERVICE_TOUCHED)) > 0
+        || PyDict_GET_SIZE(slot_of(slot_of(service, SERVICE, SERVICE_CHANGES), CHANGES, CHANGES_WAITING)) > 0)
+        Py_RETURN_FALSE;
+    PyObject *answers = slot_of(service, SERVICE, SERVICE_ANSWERS);
+    PyObject *outbox = slot_of(service, SERVICE, SERVICE_OUTBOX);
+    if (give_waiting(service) < 0 || outbox_flush(answers) < 0 || outbox_flush(outbox) < 0
+        || set_number(service, SERVICE, SERVICE_WALL_MS, wall_ms()) < 0)
+        return NULL;
+    return PyBool_FromLong(PyDict_GET_SIZE(slot_of(service, SERVICE, SERVICE_TOUCHED)) == 0 && !has_collected(answers)
+                           && !has_collected(outbox));
+}

@@ -14,7 +14,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from fortdb.clock import steady_ms
 from fortdb.native import bind, lane
@@ -23,6 +23,11 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _FAILED = select.EPOLLHUP | select.EPOLLERR
 _IDLE_WAIT_MS = 1_000
+
+
+TickWay = tuple[Callable[[Any], bool], object]
+"""A function in C that does what a tick has to do where that is plain, or returns False and leaves the tick to
+`on_tick`; what it is called with. See `fortdb.native`."""
 
 
 class Handler(Protocol):
@@ -36,7 +41,10 @@ class Handler(Protocol):
 class Loop:
     """Runs until `stop`. Exceptions of handlers and ticks end it: they are defects or a failed disk."""
 
-    __slots__ = ("__dict__", "epoll_descriptor", "handlers", "now_ms", "wakeup")
+    __slots__ = (
+        *("__dict__", "epoll_descriptor", "handlers", "now_ms", "wakeup"),
+        *("_again", "_calls", "_running", "_timers", "_way"),
+    )
 
     def __init__(self) -> None:
         self.now_ms = steady_ms()
@@ -51,6 +59,7 @@ class Loop:
         self._running = False
         self._again = False
         self._before_waiting: Callable[[], None] | None = None
+        self._way: TickWay | None = None
 
     def register(self, descriptor: int, handler: Handler, events: int = READ) -> None:
         """Watch a descriptor."""
@@ -97,9 +106,10 @@ class Loop:
         forgotten otherwise."""
         self._before_waiting = call
 
-    def run(self, on_tick: Callable[[], None]) -> None:
-        """Serve until stopped."""
+    def run(self, on_tick: Callable[[], None], way: TickWay | None = None) -> None:
+        """Serve until stopped. Ticks that the `way` is for are not left to `on_tick`."""
         self._running = True
+        self._way = way
         while self._running:
             self._wait()
             while self._calls:
@@ -124,9 +134,10 @@ class Loop:
             call()
 
     def _turn(self, timeout_ms: int) -> int:
-        """Wait for descriptors, and wake whom they concern; how many were ready."""
+        """Wait for descriptors, and wake whom they concern; how many were ready. In C, again and again while the way
+        does all that is to be done in between."""
         if lane is not None:
-            return lane.turn(self, timeout_ms)  # type: ignore[no-any-return]
+            return lane.turns(self, timeout_ms)  # type: ignore[no-any-return]
         events = self._epoll.poll(timeout_ms / 1000)
         self.now_ms = steady_ms()
         for descriptor, event in events:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from fortdb.errors import BadRequest, Busy, FortError, NotLeader, Unavailable
 from fortdb.limits import FEED_ASKERS_MAX, FEED_READ_BYTES, FEED_TICK_BYTES, FEED_WAIT_MS
+from fortdb.native import bind
 from fortdb.net.gather import Completes
 from fortdb.node.core import NodeCore
 from fortdb.node.hosted import Hosted
@@ -91,6 +92,8 @@ class _Asker:
 
 class Changes:
     """Who waits at this node for changes, by partition."""
+
+    __slots__ = ("__dict__", "waiting")
 
     def __init__(self, node: NodeCore) -> None:
         self._node = node
@@ -190,6 +193,9 @@ class Changes:
         if not pushes and asker.after < log.commit:
             self._node.loop.tick_again()
         return b"".join(pushes)
+
+
+bind(Changes)
 
 
 def _pushes(name: str, offset: int, entry: bytes, asker: _Asker) -> list[bytes]:

@@ -67,7 +67,7 @@ class NodeCore:
 
     __slots__ = (
         *("__dict__", "loop", "tokens", "hosted", "engine", "refusal", "policies", "touched"),
-        *("commit_latency", "_to_answer", "_to_apply", "_wall_ms"),
+        *("answers", "commit_latency", "outbox", "_to_answer", "_to_apply", "_wall_ms"),
     )
 
     def __init__(self, loop: Loop, outbox: Outbox, engine: Engine, own: Greeting, settings: Settings) -> None:

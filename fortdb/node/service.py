@@ -11,7 +11,8 @@ Answers to clients leave while the disk is at the batch of the next tick, if the
 takes about as long as an fsync. If nothing has arrived, they leave before the loop waits.
 
 Requests are executed while they are received (`Requests`, `Runner`). Where there are the functions in C, `lane` does
-what is plain in each step, and calls `_send_entries`, `_write_replica` and `_go_on` for the other replicas.
+ticks in which nothing is written (`way`), and in others what is plain in each step; it calls `_send_entries`,
+`_write_replica` and `_go_on` for the other replicas.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import structlog
 
 from fortdb.clock import steady_ms, wall_ms
 from fortdb.native import bind, lane
-from fortdb.net.loop import Loop
+from fortdb.net.loop import Loop, TickWay
 from fortdb.net.peer import Greeting
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox
@@ -47,7 +48,7 @@ log = structlog.get_logger(__name__)
 class NodeService(NodeCore):
     """The node's replicas, their tick, and the parts of the node, which know the core of it."""
 
-    __slots__ = ("links",)
+    __slots__ = ("changes", "links")
 
     def __init__(self, loop: Loop, outbox: Outbox, engine: Engine, own: Greeting, settings: Settings) -> None:
         super().__init__(loop, outbox, engine, own, settings)
@@ -95,6 +96,11 @@ class NodeService(NodeCore):
         self.links.heartbeat(steady_ms(), self.settings.lease_ttl_ms)
 
     # --- the tick -------------------------------------------------------------------------------------
+
+    @property
+    def way(self) -> TickWay | None:
+        """In C, for ticks in which nothing is written."""
+        return None if lane is None else (lane.tick, self)
 
     def tick(self) -> None:
         """Everything that has arrived is in: send, write, answer."""

@@ -123,7 +123,7 @@ class Router:
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
         spare_the_collector()
-        self.loop.run(self._outbox.flush)
+        self.loop.run(self._outbox.flush, self._outbox.way)
         self.front.close()
         for link in self.service.links.values():
             link.close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from threading import Thread
 
 import pytest
 
 from fortdb.native import lane
 from fortdb.net import loop as loop_module
 from fortdb.net.loop import Loop
+from tests.support.ways import needs_c
 
 
 class Pipe:
@@ -81,3 +84,111 @@ def test_timers_that_become_due_meanwhile_leave_the_turn_to_others() -> None:
     loop.run(tick)
     assert told[-6:] == ["work", "work", "tick", "work", "work", "tick"]
     loop.close()
+
+
+class Bell:
+    """Something that becomes readable, and does what it is told to then."""
+
+    def __init__(self, loop: Loop, then: Callable[[], None]) -> None:
+        self._loop, self._then = loop, then
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK)
+        loop.register(self._descriptor, self)
+
+    def ring(self) -> None:
+        os.eventfd_write(self._descriptor, 1)
+
+    def readable(self) -> None:
+        os.eventfd_read(self._descriptor)
+        self._then()
+
+    def writable(self) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        self._loop.unregister(self._descriptor)
+        os.close(self._descriptor)
+
+
+class Turns:
+    """A loop of which a bell rings in every turn, and of which the tick has a short way; it stops after some ticks."""
+
+    def __init__(self, ticks: int) -> None:
+        self.told: list[str] = []
+        self.loop = Loop()
+        self.bell = Bell(self.loop, lambda: self.rung())
+        self.rung: Callable[[], None] = lambda: None
+        self._left = ticks
+
+    def run(self, plain: Callable[[], bool]) -> list[str]:
+        """What happened. `plain` says whether a tick is one for the short way."""
+
+        def on_tick() -> None:
+            self._tell("tick")
+
+        def way(turns: Turns) -> bool:
+            assert turns is self
+            if not plain():
+                return False
+            self._tell("short")
+            return True
+
+        self.bell.ring()
+        self.loop.run(on_tick, (way, self))
+        self.bell.close()
+        self.loop.close()
+        return self.told
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        self._left -= 1
+        if self._left == 0:
+            self.loop.stop()
+        self.bell.ring()
+
+
+@needs_c
+def test_plain_ticks_are_left_to_the_short_way_and_others_are_not() -> None:
+    turns = Turns(6)
+    told = turns.run(lambda: len(turns.told) != 2)
+    assert told == ["short", "short", "tick", "short", "short", "short", "tick"]
+
+
+@needs_c
+def test_calls_and_timers_come_between_short_ticks() -> None:
+    turns = Turns(40)
+
+    def rung() -> None:
+        if len(turns.told) == 3:
+            turns.loop.call_next(lambda: turns.told.append("call"))
+        elif len(turns.told) == 8:
+            turns.loop.call_later(0, lambda: turns.told.append("timer"))
+        elif len(turns.told) == 15:
+            turns.loop.tick_again()
+
+    turns.rung = rung
+    told = turns.run(lambda: True)
+    assert told[:6] == ["short", "short", "short", "call", "tick", "short"]
+    timer = told.index("timer")
+    assert timer <= 12
+    assert told[timer + 1] == "tick"
+    assert told.count("tick") == 4  # with the one that stops it
+
+
+@needs_c
+def test_a_call_from_another_thread_ends_the_short_turns() -> None:
+    turns = Turns(1 << 40)
+    caller = Thread(target=lambda: turns.loop.call_soon(turns.loop.stop))
+    turns.rung = lambda: caller.start() if len(turns.told) == 5 else None
+    assert turns.run(lambda: True)[-1] == "tick"
+    caller.join()
+
+
+@needs_c
+def test_an_error_in_the_short_way_ends_the_loop() -> None:
+    turns = Turns(10)
+
+    def broken() -> bool:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        turns.run(broken)

@@ -72,7 +72,7 @@ from fortdb.storage import batch as batch_module
 from fortdb.storage.batch import RocksBatch
 from fortdb.storage.engine import nothing_meanwhile
 from fortdb.storage.rocks import RocksEngine
-from tests.support.ways import EPOCH, FOREVER_MS, needs_c, received
+from tests.support.ways import EPOCH, FOREVER_MS, needs_c, received, tick_shortly
 
 pytestmark = needs_c
 
@@ -96,6 +96,7 @@ class Node:
         self.loop._timers.clear()  # sweeps are steps of the story
         self.service.lease_renewed(FOREVER_MS)
         self.steps = steps  # when each began
+        self.ticks_in_c = 0  # in which nothing was to be written
         self.told: list[Any] = []
         self.received: dict[str, bytearray] = defaultdict(bytearray)
         self.sockets: dict[str, socket.socket] = {}
@@ -322,7 +323,11 @@ class Node:
         """Let the loop go round once."""
 
         def tick() -> None:
-            self.service.tick()
+            if tick_shortly(self.service):
+                self.ticks_in_c += 1
+                self.service._wall_ms = 1000 + len(self.steps)  # C reads another clock than the story
+            else:
+                self.service.tick()
             self.loop.stop()
 
         self.loop.tick_again()
@@ -754,12 +759,14 @@ def test_a_leader_that_hung_up_is_told_nothing() -> None:
 
 def test_ticks_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with node(in_c=True) as made:
-        for method in ("_send_entries", "_write_replica", "_go_on", "_answer"):
+        for method in ("_send_entries", "_write_replica", "_go_on", "_give_answers", "_answer"):
             monkeypatch.setattr(NodeService, method, None)
         for method in ("_heard_follower", "_heard_leader", "send_all", "answer_all"):
             monkeypatch.setattr(links_module.Links, method, None)
         for _ in range(3):
             made.step(lambda: made.ask(3, b"SET", b"3-a", b"1"), lambda: made.ask(4, b"SET", b"4-a", b"1"))
+            before = made.ticks_in_c
             made.step(*[partial(happen, made, what) for what in ALL])
+            assert made.ticks_in_c > before  # answers are given, and nothing is written
             made.step(lambda: made.append([put(b"\1\x50k", b"\0v")], 1))
         assert made.leader(3).log.commit == made.leader(3).log.last_offset
