@@ -288,8 +288,9 @@ int hand_on(PyObject *stream, const uint8_t *at, const uint8_t *end); /* to its 
 int add_counts(PyObject *totals, const long counts[2]);               /* to a list of two numbers */
 
 int stream_write(PyObject *stream, PyObject *data); /* as Stream.write; `data` is bytes */
+int has_collected(PyObject *outbox);                /* whether there is anything to be sent */
 int outbox_flush(PyObject *outbox);                 /* as Outbox.flush */
-PyObject *lane_flush(PyObject *module, PyObject *outbox);
+PyObject *lane_flush(PyObject *module, PyObject *outboxes);
 
 /* --- answers (answers.c) ------------------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@ static PyMethodDef methods[] = {
      "crc32(data, before=0): the checksum, as zlib's."},
     {"crc32_portably", (PyCFunction)(void (*)(void))lane_crc32_portably, METH_FASTCALL,
      "crc32_portably(data, before=0): the same without the processor's extensions."},
-    {"flush", lane_flush, METH_O, "flush(outbox): send what has collected; whether that is all."},
+    {"flush", lane_flush, METH_O, "flush(outboxes): send what has collected in each; whether that is all."},
     {"tick", lane_tick, METH_O, "tick(service): a tick in which nothing is to be written; whether this was one."},
     {"send_entries", (PyCFunction)(void (*)(void))lane_send_entries, METH_FASTCALL,
      "send_entries(service, touched): seal what was proposed, and send it to the followers."},

@@ -87,10 +87,16 @@ flush_one(PyObject *stream, char *buffer)
 }
 
 int
+has_collected(PyObject *outbox)
+{
+    return PyList_GET_SIZE(slot_of(outbox, OUTBOX, OUTBOX_DIRTY)) > 0;
+}
+
+int
 outbox_flush(PyObject *outbox)
 {
     static __thread char *buffer; /* one for all: it is empty again when a stream is flushed */
-    if (PyList_GET_SIZE(slot_of(outbox, OUTBOX, OUTBOX_DIRTY)) == 0)
+    if (!has_collected(outbox))
         return 0; /* a node has two, of which a turn mostly fills one */
     if (buffer == NULL && (buffer = PyMem_RawMalloc(JOINED_BYTES_MAX)) == NULL) {
         PyErr_NoMemory();
@@ -110,14 +116,22 @@ outbox_flush(PyObject *outbox)
     return result;
 }
 
-/* flush(outbox) -> whether nothing has collected meanwhile. The tick of a router, which has nothing else to do. */
+/* flush(outboxes) -> whether all is sent: nothing has collected meanwhile. */
 PyObject *
-lane_flush(PyObject *module, PyObject *outbox)
+lane_flush(PyObject *module, PyObject *outboxes)
 {
     static const Class needed[] = {STREAM, OUTBOX};
-    if (!all_bound(needed, 2) || !is_a(outbox, OUTBOX))
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "flush(outbox)");
-    if (outbox_flush(outbox) < 0)
-        return NULL;
-    return PyBool_FromLong(PyList_GET_SIZE(slot_of(outbox, OUTBOX, OUTBOX_DIRTY)) == 0);
+    Py_ssize_t count = PyTuple_CheckExact(outboxes) ? PyTuple_GET_SIZE(outboxes) : 0;
+    int is_right = all_bound(needed, 2) && count > 0, all = 1;
+    for (Py_ssize_t at = 0; at < count; at++)
+        is_right = is_right && is_a(PyTuple_GET_ITEM(outboxes, at), OUTBOX);
+    if (!is_right)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "flush(outboxes): a tuple of them");
+    for (Py_ssize_t at = 0; at < count; at++) {
+        if (outbox_flush(PyTuple_GET_ITEM(outboxes, at)) < 0)
+            return NULL;
+    }
+    for (Py_ssize_t at = 0; at < count; at++)
+        all = all && !has_collected(PyTuple_GET_ITEM(outboxes, at));
+    return PyBool_FromLong(all);
 }

@@ -602,12 +602,6 @@ give_waiting(PyObject *service)
     return result;
 }
 
-static int
-has_collected(PyObject *outbox)
-{
-    return !is_empty(slot_of(outbox, OUTBOX, OUTBOX_DIRTY));
-}
-
 /* tick(service) -> whether that was the tick: nothing is to be written, no feed waits for changes, and what was
  * sent brought up nothing new. */
 PyObject *

@@ -17,7 +17,7 @@ from fortdb.clock import steady_ms
 from fortdb.errors import ConfigError
 from fortdb.limits import RECEIVE_BYTES, TURN_MS_MAX
 from fortdb.native import bind, lane
-from fortdb.net.loop import READ, WRITE, Loop, TickWay
+from fortdb.net.loop import READ, WRITE, Loop
 from fortdb.net.tls import Handshakes, TlsSocket, Transport
 
 Way = tuple[Callable[..., bool], object, list[int] | None]
@@ -33,15 +33,10 @@ class Outbox:
     def __init__(self) -> None:
         self.dirty: list[Stream] = []
 
-    @property
-    def way(self) -> TickWay | None:
-        """In C, of a loop whose ticks send what has collected and do nothing else."""
-        return None if lane is None else (lane.flush, self)
-
     def flush(self) -> None:
         """Send what has collected."""
         if lane is not None:
-            lane.flush(self)
+            lane.flush((self,))
             return
         dirty, self.dirty = self.dirty, []
         for stream in dirty:

@@ -162,7 +162,7 @@ class Node:
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
         spare_the_collector()
-        self.loop.run(self.service.tick, self.service.way)
+        self.loop.run(self.service.tick, self.service.tick_way)
         self._close_connections()
         self.session.close(revoke=True)
         self._store.close()

@@ -11,7 +11,7 @@ Answers to clients leave while the disk is at the batch of the next tick, if the
 takes about as long as an fsync. If nothing has arrived, they leave before the loop waits.
 
 Requests are executed while they are received (`Requests`, `Runner`). Where there are the functions in C, `lane` does
-ticks in which nothing is written (`way`), and in others what is plain in each step; it calls `_send_entries`,
+ticks in which nothing is written (`tick_way`), and in others what is plain in each step; it calls `_send_entries`,
 `_write_replica` and `_go_on` for the other replicas.
 """
 
@@ -98,7 +98,7 @@ class NodeService(NodeCore):
     # --- the tick -------------------------------------------------------------------------------------
 
     @property
-    def way(self) -> TickWay | None:
+    def tick_way(self) -> TickWay | None:
         """In C, for ticks in which nothing is written."""
         return None if lane is None else (lane.tick, self)
 

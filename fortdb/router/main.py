@@ -25,7 +25,6 @@ from fortdb.net.notify import feed_watchdog, notify
 from fortdb.net.process import Latest, on_loop, spare_the_collector, stop_on_signals, when_set
 from fortdb.net.security import Security
 from fortdb.net.status import Health, StatusServer
-from fortdb.net.stream import Outbox
 from fortdb.router.admin import Admin
 from fortdb.router.metrics import router_metrics
 from fortdb.router.service import RouterService
@@ -50,11 +49,9 @@ class Router:
 
     def __init__(self, config: RouterConfig) -> None:
         self.loop = Loop()
-        self._outbox = Outbox()
         self._started_ms = steady_ms()
         self.service = RouterService(
             self.loop,
-            self._outbox,
             config.cluster,
             config.name,
             config.routing.deadline_ms,
@@ -76,7 +73,7 @@ class Router:
         self.service.administer = Admin(self.service, self.session, config.cluster)
         self.front = Front(
             self.loop,
-            self._outbox,
+            self.service.answers,
             self.service,
             host=config.client.host,
             port=config.client.port,
@@ -123,7 +120,7 @@ class Router:
         feed_watchdog(self.loop)
         notify("READY=1", f"STATUS=serving clients on port {self.front.listener.port}")
         spare_the_collector()
-        self.loop.run(self._outbox.flush, self._outbox.way)
+        self.loop.run(self.service.tick, self.service.tick_way)
         self.front.close()
         for link in self.service.links.values():
             link.close()

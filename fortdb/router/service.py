@@ -22,7 +22,7 @@ from fortdb.net.calls import PendingCalls
 from fortdb.net.feeds import Asked, Feeds
 from fortdb.net.front import ClientConnection, Slot
 from fortdb.net.gather import Completes, Gather, Part, sum_of
-from fortdb.net.loop import Loop
+from fortdb.net.loop import Loop, TickWay
 from fortdb.net.peer import Greeting, Link
 from fortdb.net.status import LatencyHistogram
 from fortdb.net.stream import Outbox, Way
@@ -64,7 +64,6 @@ class RouterService:
     def __init__(
         self,
         loop: Loop,
-        outbox: Outbox,
         cluster: str,
         name: str,
         deadline_ms: int,
@@ -72,7 +71,8 @@ class RouterService:
         information: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self.loop = loop
-        self.outbox = outbox
+        self.outbox = Outbox()  # of nodes
+        self.answers = Outbox()  # to clients, which are sent while nodes work
         self.view = ClusterView()
         self.tokens: TokenMap | None = None
         self.channels: dict[int, Channel] = {}
@@ -91,6 +91,18 @@ class RouterService:
         self.coordinator = Coordinator(self, self._own.session)
         self.feeds = Feeds(loop, self, deadline_ms, knows_leaders=True)
         loop.call_every(_SWEEP_MS, self._sweep)
+
+    # --- the tick -------------------------------------------------------------------------------
+
+    @property
+    def tick_way(self) -> TickWay | None:
+        """In C, the same as `tick`."""
+        return None if lane is None else (lane.flush, (self.outbox, self.answers))
+
+    def tick(self) -> None:
+        """Everything that has arrived is in: send it on, and send what was answered."""
+        self.outbox.flush()
+        self.answers.flush()
 
     # --- the map --------------------------------------------------------------------------------
 

@@ -23,11 +23,13 @@ from fortdb.native import lane
 from fortdb.net.loop import Loop
 from fortdb.net.peer import Greeting, Peer
 from fortdb.net.stream import Outbox
-from fortdb.node import service as service_module
+from fortdb.node import service as node_service
 from fortdb.node.core import Settings
 from fortdb.node.disk import open_replica
 from fortdb.node.hosted import Hosted
 from fortdb.node.service import NodeService
+from fortdb.router import service as router_service
+from fortdb.router.service import RouterService
 from fortdb.storage.rocks import RocksEngine
 
 Made = TypeVar("Made", bound="Process")
@@ -62,9 +64,9 @@ def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
         turn += 1
 
 
-def tick_shortly(service: NodeService) -> bool:
-    """Do a tick of a node in C, if it is one for that; whether it was."""
-    way = service.way
+def tick_shortly(service: NodeService | RouterService) -> bool:
+    """Do a tick in C, if it is one for that; whether it was."""
+    way = service.tick_way
     return way is not None and way[0](way[1])
 
 
@@ -82,7 +84,7 @@ class Process(ABC):
 
     def __init__(self, in_c: bool) -> None:
         self.in_c = in_c
-        self.loop, self.outbox = Loop(), Outbox()
+        self.loop = Loop()
 
     def turn(self, count: int = 1) -> None:
         """Let the loop go round."""
@@ -94,8 +96,8 @@ class Process(ABC):
         for _ in range(count):
             self.loop.tick_again()
             with pytest.MonkeyPatch.context() as patch:
-                if not self.in_c:
-                    patch.setattr(service_module, "lane", None)
+                for module in () if self.in_c else (node_service, router_service):
+                    patch.setattr(module, "lane", None)
                 self.loop.run(tick)
 
     @abstractmethod
@@ -135,6 +137,7 @@ class NodeProcess(Process):
             Path(self._directory.name) / "engine", cache_bytes=1 << 20, memtable_bytes=1 << 20, sync=False
         )
         settings = Settings(3_000, 100, 1_000, 3_000, 1_000, 1)
+        self.outbox = Outbox()
         self.service = NodeService(self.loop, self.outbox, self.engine, self.own, settings)
         self.replica = open_replica(self.engine, PARTITION, "p-003", "node", "life", None)
         self.hosted = Hosted(self.replica, ((0, 1 << 64),))

@@ -32,7 +32,7 @@ from fortdb.replication.messages import (
 from fortdb.ring.tokens import TokenMap, even_tokens
 from fortdb.router.channels import Channel, Unanswered
 from fortdb.router.service import RouterService
-from tests.support.ways import PLAIN, Process, needs_c, pieces, received, same
+from tests.support.ways import PLAIN, Process, needs_c, pieces, received, same, tick_shortly
 
 pytestmark = needs_c
 
@@ -79,10 +79,10 @@ class Router(Process):
 
     def __init__(self, in_c: bool) -> None:
         super().__init__(in_c)
-        self.service = RouterService(self.loop, self.outbox, "c", "router", 5_000, dict, dict)
+        self.service = RouterService(self.loop, "c", "router", 5_000, dict, dict)
         self.front = Front(
             self.loop,
-            self.outbox,
+            self.service.answers,
             self.service,
             host="127.0.0.1",
             port=0,
@@ -101,7 +101,7 @@ class Router(Process):
         for node in self.nodes.values():
             self.service.links[node.name] = Link(
                 self.loop,
-                self.outbox,
+                self.service.outbox,
                 own,
                 node.name,
                 node.address,
@@ -134,7 +134,8 @@ class Router(Process):
         return sum(len(channel) for channel in self.service.channels.values() if channel.wire is link)
 
     def tick(self) -> None:
-        self.outbox.flush()
+        if not tick_shortly(self.service):
+            self.service.tick()
 
     def answers(self) -> bytes:
         """What the client has got since."""

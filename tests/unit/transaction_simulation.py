@@ -118,7 +118,7 @@ class SimulatedRouter:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.service = RouterService(Loop(), Outbox(), "c", "router", DEADLINE_MS, dict, dict)
+        self.service = RouterService(Loop(), "c", "router", DEADLINE_MS, dict, dict)
         self.session = self.service._own.session
         self.service.loop.now_ms = world.now_ms
         self.service.see(world.view())
