@@ -42,6 +42,7 @@ LOOK_BYTES = 32  # and each effect under way that a walk looks at, in its range 
 
 # What a connection may hold.
 RECEIVE_BYTES = 256 * 1024  # read from one connection in one tick, so that none starves others
+IDLE_WAIT_MS = 1_000  # a loop looks around at least that often
 TURN_MS_MAX = 20  # for which one connection is worked for at a time, and one command more
 OUTPUT_SOFT_BYTES = 1024 * 1024  # with more than this unsent, nothing more is read from a client
 OUTPUT_HARD_BYTES = 64 * 1024 * 1024  # several answers that together are larger: it asks faster than it reads

@@ -14,6 +14,7 @@ PEER_OUTPUT_BYTES: int
 CHANNEL_REQUESTS_MAX: int
 FLIGHT_BYTES_MAX: int
 LOG_SEGMENT_BYTES: int
+IDLE_WAIT_MS: int
 
 def bind(cls: type) -> None: ...
 def turns(loop: Any, timeout_ms: int) -> int: ...

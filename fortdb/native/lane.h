@@ -21,6 +21,7 @@
 #define CHANNEL_REQUESTS_MAX 20000
 #define FLIGHT_BYTES_MAX (8 * 1024 * 1024)
 #define LOG_SEGMENT_BYTES (4 * 1024 * 1024)
+#define IDLE_WAIT_MS 1000
 
 /* --- bound classes: a slot of an instance is found at an offset (bound.c) ---------------------- */
 

@@ -6,7 +6,6 @@
 #include <sys/eventfd.h>
 
 #define EVENTS_MAX 1024 /* taken in one turn; the kernel keeps the others and goes round */
-#define IDLE_WAIT_MS 1000 /* as in net/loop.py */
 
 /* A stream's short way: (function, service, counts), to be called with the stream before them. True if it
  * looked after what arrived. */
@@ -103,13 +102,14 @@ first_timer_ms(PyObject *loop)
     return PyLong_AsLongLong(PyTuple_GET_ITEM(PyList_GET_ITEM(timers, 0), 0));
 }
 
-/* Whether `Loop.run` would do nothing now but the tick. */
+/* Whether `Loop.run` would do nothing now but the tick; -1 with an exception. */
 static int
 is_only_tick(PyObject *loop)
 {
-    return is_true_at(loop, LOOP, LOOP_RUNNING) && !is_true_at(loop, LOOP, LOOP_AGAIN)
-           && PyObject_Size(slot_of(loop, LOOP, LOOP_CALLS)) == 0
-           && first_timer_ms(loop) > number_at(loop, LOOP, LOOP_NOW_MS);
+    int is = is_true_at(loop, LOOP, LOOP_RUNNING) && !is_true_at(loop, LOOP, LOOP_AGAIN)
+             && PyObject_Size(slot_of(loop, LOOP, LOOP_CALLS)) == 0
+             && first_timer_ms(loop) > number_at(loop, LOOP, LOOP_NOW_MS);
+    return PyErr_Occurred() ? -1 : is;
 }
 
 /* Whether the tick was plain and is done, and nothing else is to be done; -1 with an exception. */
@@ -117,15 +117,19 @@ static int
 tick(PyObject *loop)
 {
     PyObject *way = slot_of(loop, LOOP, LOOP_WAY);
-    if (!PyTuple_CheckExact(way) || !is_only_tick(loop))
-        return 0;
+    int is_plain = PyTuple_CheckExact(way) ? is_only_tick(loop) : 0;
+    if (is_plain <= 0)
+        return is_plain;
     PyObject *done = PyObject_CallOneArg(PyTuple_GET_ITEM(way, 0), PyTuple_GET_ITEM(way, 1));
     Py_XDECREF(done);
-    return done == NULL ? -1 : done == Py_True && is_only_tick(loop);
+    if (done != Py_True)
+        return done == NULL ? -1 : 0;
+    return is_only_tick(loop);
 }
 
 /* turns(loop, timeout_ms) -> how many descriptors were ready. The timeout is for the first turn; others follow as long
- * as ticks are plain, and so not after one in which nothing was ready. */
+ * as ticks are plain, and so not after one in which nothing was ready. A signal that comes while C is at work is seen
+ * after the next wait, which timers keep short. */
 PyObject *
 lane_turns(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {

@@ -1,7 +1,8 @@
 """One thread, one epoll: the server core of nodes and routers.
 
 A *tick* takes everything that is readable, then lets the owner do its work for all of it at once
-(`on_tick`), then sends what has collected. Batching comes from load, never from a timer: a tick
+(`on_tick`), then sends what has collected. The functions in C go from turn to turn by themselves while ticks have little
+to do. Batching comes from load, never from a timer: a tick
 with one request has a batch of one. Work done elsewhere comes in by `call_soon`, the only method
 that other threads may use.
 """
@@ -17,17 +18,17 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from fortdb.clock import steady_ms
+from fortdb.limits import IDLE_WAIT_MS
 from fortdb.native import bind, lane
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _FAILED = select.EPOLLHUP | select.EPOLLERR
-_IDLE_WAIT_MS = 1_000
 
 
 TickWay = tuple[Callable[[Any], bool], object]
-"""A function in C that does what a tick has to do where that is plain, or returns False and leaves the tick to
-`on_tick`; what it is called with. See `fortdb.native`."""
+"""A function in C that does what a tick has to do where that is plain, and what it is called with. If there is
+more to be done it returns False, and `on_tick` does the tick, or does it once more. See `fortdb.native`."""
 
 
 class Handler(Protocol):
@@ -102,8 +103,8 @@ class Loop:
         self._again = True
 
     def before_waiting(self, call: Callable[[], None]) -> None:
-        """Run `call` in the next turn, if nothing has arrived then: what can wait while there is work. It is
-        forgotten otherwise."""
+        """From a tick: run `call` in the next turn, if nothing has arrived then: what can wait while there is work. It
+        is forgotten otherwise."""
         self._before_waiting = call
 
     def run(self, on_tick: Callable[[], None], way: TickWay | None = None) -> None:
@@ -118,20 +119,17 @@ class Loop:
             while self._timers and self._timers[0][0] <= due_ms:
                 heapq.heappop(self._timers)[2]()
             on_tick()
-        self._call_before_waiting()
+        if self._before_waiting is not None:
+            self._before_waiting()
+            self._before_waiting = None
 
     def _wait(self) -> None:
-        if self._before_waiting is not None:
-            if self._turn(0):
-                self._before_waiting = None
-                return
-            self._call_before_waiting()
-        self._turn(self._timeout_ms())
-
-    def _call_before_waiting(self) -> None:
         call, self._before_waiting = self._before_waiting, None
         if call is not None:
+            if self._turn(0):
+                return
             call()
+        self._turn(self._timeout_ms())
 
     def _turn(self, timeout_ms: int) -> int:
         """Wait for descriptors, and wake whom they concern; how many were ready. In C, again and again while the way
@@ -166,8 +164,8 @@ class Loop:
             self._again = False
             return 0
         if not self._timers:
-            return _IDLE_WAIT_MS
-        return max(0, min(_IDLE_WAIT_MS, self._timers[0][0] - steady_ms()))
+            return IDLE_WAIT_MS
+        return max(0, min(IDLE_WAIT_MS, self._timers[0][0] - steady_ms()))
 
 
 bind(Loop)

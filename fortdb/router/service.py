@@ -96,7 +96,7 @@ class RouterService:
 
     @property
     def tick_way(self) -> TickWay | None:
-        """In C, the same as `tick`."""
+        """In C, what `tick` does; it is done once more if something has collected meanwhile."""
         return None if lane is None else (lane.flush, (self.outbox, self.answers))
 
     def tick(self) -> None:

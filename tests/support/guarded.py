@@ -116,9 +116,13 @@ class GuardedNode:
             self.security.accept_members(),
         )
         self.service.lease_renewed(_LEASE_UNTIL_MS)
+        self._tick_way = self.service.tick_way if in_c else None
         self.port = self.front.listener.port
-        self._thread = threading.Thread(target=lambda: self.loop.run(self.service.tick))
+        self._thread = threading.Thread(target=self._run)
         self._thread.start()
+
+    def _run(self) -> None:
+        self.loop.run(self.service.tick, self._tick_way)
 
     def set_users(self, text: str) -> None:
         """Replace the file of users, and say so; returns when the node has seen it."""

@@ -70,6 +70,23 @@ def tick_shortly(service: NodeService | RouterService) -> bool:
     return way is not None and way[0](way[1])
 
 
+class Sent:
+    """Something that is to be sent: it tells when it is, and what it brings up then is to be sent, too."""
+
+    def __init__(self, told: list[str], name: str, outbox: Outbox, then: Sent | None = None) -> None:
+        self._told, self._name, self._outbox, self._then = told, name, outbox, then
+
+    def write(self) -> None:
+        """At the end of this tick."""
+        self._outbox.dirty.append(self)  # type: ignore[arg-type]
+
+    def flush(self) -> None:
+        """Called by the outbox."""
+        self._told.append(self._name)
+        if self._then is not None:
+            self._then.write()
+
+
 def received(connection: socket.socket) -> bytes:
     """What has arrived since, up to the end if the other side hung up."""
     data = b""

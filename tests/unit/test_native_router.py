@@ -32,7 +32,7 @@ from fortdb.replication.messages import (
 from fortdb.ring.tokens import TokenMap, even_tokens
 from fortdb.router.channels import Channel, Unanswered
 from fortdb.router.service import RouterService
-from tests.support.ways import PLAIN, Process, needs_c, pieces, received, same, tick_shortly
+from tests.support.ways import PLAIN, Process, Sent, needs_c, pieces, received, same, tick_shortly
 
 pytestmark = needs_c
 
@@ -320,3 +320,24 @@ def test_a_node_that_talks_nonsense_is_hung_up_on(bad: bytes) -> None:
         return made.service.links["a"].is_up, made.service.links["b"].is_up
 
     assert same(Router, story) == (False, True)
+
+
+@pytest.mark.parametrize("in_c", [True, False], ids=["c", "python"])
+def test_nodes_are_sent_to_before_clients(in_c: bool) -> None:
+    """They work meanwhile; and a link that breaks then is told to clients in the same tick."""
+    with Router(in_c) as made:
+        told: list[str] = []
+        answers = made.service.answers
+        Sent(told, "client", answers).write()
+        Sent(told, "node", made.service.outbox, Sent(told, "client of that node", answers)).write()
+        made.turn()
+        assert told == ["node", "client", "client of that node"]
+
+
+def test_a_router_that_has_more_to_send_says_so() -> None:
+    with Router(in_c=True) as made:
+        told: list[str] = []
+        Sent(told, "client", made.service.answers, Sent(told, "node", made.service.outbox)).write()
+        assert not tick_shortly(made.service)
+        assert tick_shortly(made.service)
+        assert told == ["client", "node"]

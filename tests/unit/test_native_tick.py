@@ -72,7 +72,7 @@ from fortdb.storage import batch as batch_module
 from fortdb.storage.batch import RocksBatch
 from fortdb.storage.engine import nothing_meanwhile
 from fortdb.storage.rocks import RocksEngine
-from tests.support.ways import EPOCH, FOREVER_MS, needs_c, received, tick_shortly
+from tests.support.ways import EPOCH, FOREVER_MS, Sent, needs_c, received, tick_shortly
 
 pytestmark = needs_c
 
@@ -770,3 +770,12 @@ def test_ticks_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
             assert made.ticks_in_c > before  # answers are given, and nothing is written
             made.step(lambda: made.append([put(b"\1\x50k", b"\0v")], 1))
         assert made.leader(3).log.commit == made.leader(3).log.last_offset
+
+
+@pytest.mark.parametrize("in_c", [True, False], ids=["c", "python"])
+def test_clients_hear_of_a_link_that_breaks_while_it_is_sent_to(in_c: bool) -> None:
+    with node(in_c) as made:
+        told: list[str] = []
+        Sent(told, "member", made.service.outbox, Sent(told, "client", made.service.answers)).write()
+        made.turn()
+        assert told == ["member", "client"]
