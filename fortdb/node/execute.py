@@ -69,6 +69,7 @@ class Execution:
     """One request's view of a partition, and the effects it leaves."""
 
     __slots__ = (
+        "_before",
         "_commit",
         "_engine",
         "_lookup",
@@ -91,6 +92,7 @@ class Execution:
         self._overlay = overlay
         self._commit = commit
         self._own: dict[bytes, Operation] = {}
+        self._before: list[Operation | None] = []  # what `_own` had before each operation
         self.now_ms = now_ms
         self.left_bytes = 1 << 62  # that may yet be read; see `bound`
         self.operations: list[Operation] = []
@@ -239,11 +241,12 @@ class Execution:
 
     def roll_back(self, count: int) -> None:
         """Take back all effects but the first `count`."""
-        if len(self.operations) > count:
-            del self.operations[count:]
-            self._own = {
-                operation.key: operation for operation in self.operations if operation.kind != FORGET
-            }
+        while len(self.operations) > count:
+            operation, before = self.operations.pop(), self._before.pop()
+            if before is not None:
+                self._own[operation.key] = before
+            elif operation.kind != FORGET:
+                del self._own[operation.key]
 
     def keyspace(self, key: bytes) -> Keyspace | None:
         """The keyspace of a key, if it asks for anything special."""
@@ -262,9 +265,12 @@ class Execution:
 
     def effect(self, operation: Operation) -> None:
         """Leave an effect on a key of the engine."""
+        before = None
         if operation.kind != FORGET:
+            before = self._own.get(operation.key)
             self._own[operation.key] = operation
         self.operations.append(operation)
+        self._before.append(before)
 
 
 Handler = Callable[[Execution, list[bytes]], bytes]
