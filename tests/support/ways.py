@@ -99,6 +99,8 @@ def received(connection: socket.socket) -> bytes:
 class Process(ABC):
     """A process with its loop; as a context it is closed at the end."""
 
+    service: NodeService | RouterService
+
     def __init__(self, in_c: bool) -> None:
         self.in_c = in_c
         self.loop = Loop()
@@ -117,9 +119,10 @@ class Process(ABC):
                     patch.setattr(module, "lane", None)
                 self.loop.run(tick)
 
-    @abstractmethod
     def tick(self) -> None:
         """What the process does at the end of each turn."""
+        if not tick_shortly(self.service):
+            self.service.tick()
 
     @abstractmethod
     def plain_count(self) -> int:
@@ -145,6 +148,7 @@ class Process(ABC):
 class NodeProcess(Process):
     """A node that holds one replica of the only partition."""
 
+    service: NodeService
     own = Greeting("c", "node", "life")
 
     def __init__(self, in_c: bool) -> None:
@@ -178,10 +182,6 @@ class NodeProcess(Process):
         peer = Peer(self.loop, self.outbox, ours, self.own, links._heard_peer, links._peer_closed, way)
         theirs.send(who.encode())
         return peer, theirs
-
-    def tick(self) -> None:
-        if not tick_shortly(self.service):
-            self.service.tick()
 
     def plain_count(self) -> int:
         return sum(self.service.links.plain_counts)

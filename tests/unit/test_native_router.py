@@ -77,6 +77,8 @@ class FakeNode:
 class Router(Process):
     """A router with a client and two nodes, turned by hand."""
 
+    service: RouterService
+
     def __init__(self, in_c: bool) -> None:
         super().__init__(in_c)
         self.service = RouterService(self.loop, "c", "router", 5_000, dict, dict)
@@ -132,10 +134,6 @@ class Router(Process):
         """Requests that the node is asked and has not answered."""
         link = self.service.links[node.name]
         return sum(len(channel) for channel in self.service.channels.values() if channel.wire is link)
-
-    def tick(self) -> None:
-        if not tick_shortly(self.service):
-            self.service.tick()
 
     def answers(self) -> bytes:
         """What the client has got since."""
