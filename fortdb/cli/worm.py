@@ -14,6 +14,7 @@ import click
 from fortdb.cli.failures import Failed
 from fortdb.cli.settings import Settings, json_option, pass_settings
 from fortdb.client import Receipt, Verified, parse_record_id
+from fortdb.errors import FortError
 from fortdb.model import RecordId
 
 
@@ -100,12 +101,24 @@ def verify(settings: Settings, keyspace: str | None, replicas: bool, receipt: Pa
     if receipt is not None:
         _verify_receipt(settings, receipt)
         return
+    found: list[Verified] = []
+    stopped: FortError | None = None
     with settings.client() as client:
-        found = list(client.verify(keyspace, replicas=replicas))
-    settings.write(list(map(_document, found)), "\n".join(map(_line, found)))
+        try:
+            for one in client.verify(keyspace, replicas=replicas):
+                found.append(one)
+                if not settings.as_json:
+                    click.echo(_line(one))
+        except FortError as error:
+            stopped = error
+    if settings.as_json:
+        settings.write(list(map(_document, found)), "")
     wrong = sum(one.altered is not None for one in found)
     if wrong:
-        raise Failed(f"{wrong} of {len(found)} chains are not what was written")
+        rest = "" if stopped is None else f"; the rest: {stopped}"
+        raise Failed(f"{wrong} of {len(found)} chains are not what was written{rest}")
+    if stopped is not None:
+        raise stopped
 
 
 def _verify_receipt(settings: Settings, path: Path) -> None:

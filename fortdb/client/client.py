@@ -30,6 +30,7 @@ from fortdb.client.records import Record, Version
 from fortdb.client.requests import Argument, Request
 from fortdb.client.status import (
     LayoutPlan,
+    PartitionStatus,
     RingStatus,
     parse_keyspace,
     parse_keyspaces,
@@ -39,7 +40,7 @@ from fortdb.client.status import (
 from fortdb.client.transaction import Transaction
 from fortdb.client.why import Explanation, parse_why
 from fortdb.client.worm import Altered, Protection, Receipt, Verified
-from fortdb.errors import BadRequest, FortError, ProtocolError
+from fortdb.errors import BadRequest, FortError, ProtocolError, Unavailable
 from fortdb.limits import PAGE_COUNT
 from fortdb.model import Ack, Keyspace, RecordId
 
@@ -314,15 +315,31 @@ class Client:
 
     def verify(self, keyspace: str | None = None, *, replicas: bool = False) -> Iterator[Verified]:
         """Follow the chain of each partition, with `replicas` on each of its nodes, reading all records in it.
-        `keyspace` bounds which are counted; a chain is followed as a whole."""
+        `keyspace` bounds which are counted; a chain is followed as a whole. A node that cannot be reached is left out
+        from then on, and named after the last by an `Unavailable`."""
+        missing: dict[str, Unavailable] = {}
         for partition in self.ring().partitions:
             leaders = worm.verify(self.run, partition.name, partition.id, None, keyspace)
             yield leaders
             for node in partition.followers if replicas else ():
-                found = worm.verify(self.run, partition.name, partition.id, node, keyspace)
-                if found.altered is None:
-                    found = replace(found, altered=self._disagreement(partition.id, node, leaders.last))
-                yield found
+                if node not in missing:
+                    try:
+                        found = self._verify_replica(partition, node, keyspace, leaders.last)
+                    except Unavailable as error:
+                        missing[node] = error
+                    else:
+                        yield found
+        if missing:
+            why = ", ".join(dict.fromkeys(map(str, missing.values())))
+            raise Unavailable(f"not verified on {', '.join(missing)}: {why}")
+
+    def _verify_replica(
+        self, partition: PartitionStatus, node: str, keyspace: str | None, leaders_last: int
+    ) -> Verified:
+        found = worm.verify(self.run, partition.name, partition.id, node, keyspace)
+        if found.altered is None:
+            found = replace(found, altered=self._disagreement(partition.id, node, leaders_last))
+        return found
 
     def _disagreement(self, partition: int, node: str, expected: int) -> Altered | None:
         """Whether a follower's chain is another one than the leader's; it may be a moment behind, not for long."""

@@ -163,7 +163,8 @@ class Admin:
         record = self._record(partition)
         if record.leader is None:
             raise Unavailable(f"partition {partition} has no leader")
-        self._service.call(record.leader, [b"LEADER", b"MOVE", partition.encode(), node.encode()], slot)
+        move = [b"LEADER", b"MOVE", partition.encode(), node.encode()]
+        self._service.call(record.leader, move, slot, waits=True)
 
     def _store(self, slot: Slot, work: Callable[[], object], conflict: str) -> None:
         """Change something in the coordination store, elsewhere; answer when it is done."""

@@ -153,6 +153,7 @@ class RouterService:
     def _link_up(self, link: Link, other: Greeting) -> None:
         for channel in self.channels.values():
             channel.link_up(link.name, link)
+        self._calls.link_up(link)
 
     def _link_down(self, link: Link) -> None:
         self._calls.link_down(link.name)
@@ -290,7 +291,7 @@ class RouterService:
             self._request(partition, pack(args), TABLE["CHAIN"], slot)
         elif len(args) == 5 and args[3].upper() == b"REPLICA":
             call = [b"STALE", b"%d" % partition, *args[:3]]
-            self.call(args[4].decode("utf-8", "replace"), call, slot)
+            self.call(args[4].decode("utf-8", "replace"), call, slot, waits=True)
         else:
             raise BadRequest("syntax error: CHAIN partition-id ordinal [REPLICA node]")
         return slot
@@ -316,10 +317,18 @@ class RouterService:
 
     # --- calls to nodes --------------------------------------------------------------------------------
 
-    def call(self, node: str, args: list[bytes], slot: Completes, within_ms: int | None = None) -> None:
-        """A command to a node itself; `slot` gets its answer, or an error if the link breaks or there is none in
-        time."""
-        self._calls.call(node, self.links.get(node), args, slot, within_ms or self.deadline_ms)
+    def call(
+        self,
+        node: str,
+        args: list[bytes],
+        slot: Completes,
+        within_ms: int | None = None,
+        *,
+        waits: bool = False,
+    ) -> None:
+        """A command to a node itself; `slot` gets its answer, or an error if the link is down (with `waits`: and
+        stays so), breaks or there is none in time."""
+        self._calls.call(node, self.links.get(node), args, slot, within_ms or self.deadline_ms, waits=waits)
 
     def leader_of(self, partition: int) -> object:
         """Who leads a partition, as far as this router knows, and in which epoch."""

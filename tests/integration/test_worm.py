@@ -18,7 +18,7 @@ from fortdb.model import Mode, Policy, RecordId
 from fortdb.ring.tokens import hash_of
 from fortdb.storage.keys import data_key_at, record_key
 from fortdb.storage.rocks import RocksEngine
-from tests.support.rings import holder_of, partition_of, running_ring, wait_healthy
+from tests.support.rings import holder_of, partition_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
 DAY_MS = 86_400_000
@@ -38,6 +38,7 @@ def test_worm_records_survive_everything_but_their_retention(tmp_path: Path) -> 
             _fail_over(ring, client, kept)
         assert client.verify_receipt(receipt) is None
         _all_is_there(client, kept)
+        _who_is_missing_is_named(ring)
         _tampering_is_named(ring, tmp_path, kept)
 
 
@@ -157,6 +158,22 @@ def _all_is_there(client: Client, kept: dict[int, RecordId]) -> None:
     assert len([one for one in found if one.node is not None]) == 12
 
 
+def _who_is_missing_is_named(ring: LocalRing) -> None:
+    """What the others have is verified all the same."""
+    node = partition_of(ring).followers[0]
+    ring.processes[node].stop()
+    eventually(
+        "others lead",
+        lambda: all(one.leader not in (None, node) for one in status_of(ring).partitions),
+    )
+    told = CliRunner().invoke(main, ["--port", str(ring.shape.port), "verify", "--replicas"])
+    assert told.exit_code == 3 and f"not verified on {node}: {node} cannot be reached" in told.stderr
+    lines = told.stdout.splitlines()
+    assert len(lines) == 12 and all("unaltered" in line and node not in line for line in lines), told.output
+    ring.processes[node].start()
+    wait_healthy(ring)
+
+
 def _tampering_is_named(ring: LocalRing, directory: Path, kept: dict[int, RecordId]) -> None:
     """One replica's disk is changed while its node is down."""
     partition = partition_of(ring, holder_of(ring, "ledger/7"))
@@ -174,7 +191,7 @@ def _tampering_is_named(ring: LocalRing, directory: Path, kept: dict[int, Record
     ring.processes[node].start()
     wait_healthy(ring)
     told = CliRunner().invoke(main, ["--port", str(ring.shape.port), "verify", "--replicas"])
-    assert told.exit_code != 0
+    assert told.exit_code == 1
     altered = [line for line in told.output.splitlines() if "ALTERED" in line]
     assert len(altered) == 1 and f"ledger/7 {kept[7]}" in altered[0], told.output
 
