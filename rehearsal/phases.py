@@ -31,7 +31,6 @@ REPOSITORY = Path(__file__).parents[1]
 PORT = 5000
 MOVE_S_MAX = 60.0
 HEALTHY_S_MAX = 120.0
-CHECKS_AT_ONCE = 3  # they mostly wait for a host
 LOAD_S = 5.0  # before and after the fault
 _NOT_COPIED = shutil.ignore_patterns(
     ".terraform", "*.tfstate*", "*.tfvars", "*.tfvars.json", "destroy_override.tf"
@@ -357,7 +356,7 @@ class Rehearsal:
         """pytest on the deployment, as in the README."""
         return [
             *(sys.executable, "-m", "pytest", *(only or ("tests/deploy",))),
-            *("-q", "--tb=short", "-p", "no:cacheprovider", f"--numprocesses={CHECKS_AT_ONCE}"),
+            *("-q", "--tb=short", "-p", "no:cacheprovider"),
             *("--timeout=600", "--ansible-inventory=inventory/aws_ec2.yml"),
             *(f"--ssh-config={self.access.config}", f"--endpoint={self.state.elastic_ip}:{PORT}"),
         ]

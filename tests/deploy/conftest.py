@@ -39,6 +39,7 @@ def _deployment(config: pytest.Config) -> Deployment | None:
             identity_file=config.getoption("--ssh-identity-file") or "",
             ssh_config=config.getoption("--ssh-config") or "",
         )
+        config.add_cleanup(access.close)
         config._fortdb_deployment = Deployment(  # type: ignore[attr-defined]
             inventory, hosts.split(",") if hosts else ["*"], access
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -59,24 +61,33 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Access:
-    """How hosts are reached."""
+    """How hosts are reached. All that ssh runs on one goes through one connection, whose socket lies in `sockets`
+    until `close`."""
 
     connection: str = "ssh"
     user: str = ""
     identity_file: str = ""
     ssh_config: str = ""
+    sockets: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fortdb-checks-")))
 
-    def url(self, address: str) -> str:
-        """As testinfra takes it."""
-        options = {
-            "ssh_identity_file": self.identity_file,
-            "ssh_config": self.ssh_config,
-            "sudo": "true",
-            "timeout": "20",
-        }
-        query = "&".join(f"{name}={value}" for name, value in options.items() if value)
+    def host(self, address: str) -> Host:
+        """As root."""
+        options: dict[str, Any] = {"sudo": True, "timeout": 20}
+        if self.ssh_config:
+            options["ssh_config"] = self.ssh_config
+        if self.identity_file:
+            options["ssh_identity_file"] = self.identity_file
+        if self.connection.endswith("ssh"):
+            options["controlpath"] = self.sockets / address
         user = f"{self.user}@" if self.user else ""
-        return f"{self.connection}://{user}{address}?{query}"
+        return testinfra.get_host(f"{self.connection}://{user}{address}", **options)
+
+    def close(self) -> None:
+        """Hang up. Idempotent."""
+        for socket in self.sockets.glob("*"):
+            hang_up = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", socket.name]
+            subprocess.run(hang_up, capture_output=True, check=False)  # the host may have hung up before
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ class Machine:
     @cached_property
     def host(self) -> Host:
         """The connection, as root."""
-        return testinfra.get_host(self.access.url(self.address))
+        return self.access.host(self.address)
 
     @property
     def address(self) -> str:
