@@ -1,8 +1,8 @@
 """`pytest tests/deploy --ansible-inventory=inventory/aws_ec2.yml`: is what was deployed what was asked for?
 
 The options are testinfra's own: `--hosts` names hosts or patterns of the inventory (all of them without
-it), `--connection` is ssh or paramiko, `--ssh-config` and `--ssh-identity-file` say how to get in. A test
-that asks for `machine`, `node`, `router` or `etcd_member` runs once for each. When one fails, the
+it), `--ssh-config` and `--ssh-identity-file` say how to get in; it is always by ssh. A test that asks
+for `machine`, `node`, `router` or `etcd_member` runs once for each. When one fails, the
 journals of that host's units are printed.
 """
 
@@ -32,9 +32,10 @@ def _deployment(config: pytest.Config) -> Deployment | None:
     if not inventory:
         return None
     if not hasattr(config, "_fortdb_deployment"):
+        if config.getoption("--connection") not in (None, "ssh"):
+            raise pytest.UsageError("--connection must be ssh: testinfra's others do not verify host keys")
         hosts = config.getoption("--hosts")
         access = Access(
-            connection=config.getoption("--connection") or "ssh",
             user=config.getoption("--ssh-user"),
             identity_file=config.getoption("--ssh-identity-file") or "",
             ssh_config=config.getoption("--ssh-config") or "",

@@ -64,7 +64,6 @@ class Access:
     """How hosts are reached. All that ssh runs on one goes through one connection, whose socket lies in `sockets`
     until `close`."""
 
-    connection: str = "ssh"
     user: str = ""
     identity_file: str = ""
     ssh_config: str = ""
@@ -72,15 +71,13 @@ class Access:
 
     def host(self, address: str) -> Host:
         """As root."""
-        options: dict[str, Any] = {"sudo": True, "timeout": 20}
+        options: dict[str, Any] = {"sudo": True, "timeout": 20, "controlpath": self.sockets / address}
         if self.ssh_config:
             options["ssh_config"] = self.ssh_config
         if self.identity_file:
             options["ssh_identity_file"] = self.identity_file
-        if self.connection.endswith("ssh"):
-            options["controlpath"] = self.sockets / address
         user = f"{self.user}@" if self.user else ""
-        return testinfra.get_host(f"{self.connection}://{user}{address}", **options)
+        return testinfra.get_host(f"ssh://{user}{address}", **options)
 
     def close(self) -> None:
         """Hang up. Idempotent."""
