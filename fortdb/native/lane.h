@@ -393,7 +393,8 @@ PyObject *members_of(PyObject *leader); /* of the maximal ISR; borrowed */
 int64_t commit_with(PyObject *leader, int64_t own);
 int advance_commit(PyObject *leader);
 int answer(PyObject *service, PyObject *hosted, PyObject *leader, Bundle *bundle);
-PyObject *lane_give_answers(PyObject *module, PyObject *const *args, Py_ssize_t count);
+int give_answers(PyObject *service);
+PyObject *lane_give_answers(PyObject *module, PyObject *service);
 PyObject *lane_hear_follower(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- the tick (tick.c) --------------------------------------------------------------------------------------- */

@@ -115,24 +115,45 @@ answer(PyObject *service, PyObject *hosted, PyObject *leader, Bundle *bundle)
                         commit);
 }
 
-/* give_answers(service, hosted): the answers that need nothing but the acknowledgements that have come. */
-PyObject *
-lane_give_answers(PyObject *module, PyObject *const *args, Py_ssize_t count)
+/* The answers of replicas that need nothing but the acknowledgements that have come. */
+static int
+answer_all(PyObject *service, PyObject *waiting)
 {
-    static const Class needed[] = {STREAM, OUTBOX, HOSTED, REPLICA, LEADER, LOG, PROPOSED};
-    if (!all_bound(needed, 7))
-        return NULL;
-    if (count != 2 || !is_a(args[0], SERVICE) || !PyList_CheckExact(args[1]))
-        return PyErr_Format(PyExc_TypeError, "give_answers(service, hosted)");
     Bundle bundle = {0};
     int result = 0;
-    for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(args[1]); at++) {
-        PyObject *hosted = PyList_GET_ITEM(args[1], at);
+    for (Py_ssize_t at = 0; result == 0 && at < PyList_GET_SIZE(waiting); at++) {
+        PyObject *hosted = PyList_GET_ITEM(waiting, at);
         PyObject *leader = slot_of(slot_of(hosted, HOSTED, HOSTED_REPLICA), REPLICA, REPLICA_LEADING);
         if (leader != Py_None)
-            result = answer(args[0], hosted, leader, &bundle);
+            result = answer(service, hosted, leader, &bundle);
     }
-    if (bundle_end(&bundle, result) < 0)
+    return bundle_end(&bundle, result);
+}
+
+/* `NodeService._give_answers` */
+int
+give_answers(PyObject *service)
+{
+    static const Class needed[] = {STREAM, OUTBOX, HOSTED, REPLICA, LEADER, LOG, PROPOSED};
+    PyObject *to_answer = slot_of(service, SERVICE, SERVICE_TO_ANSWER);
+    if (PyDict_GET_SIZE(to_answer) == 0)
+        return 0;
+    PyObject *waiting = all_bound(needed, 7) ? PyDict_Keys(to_answer) : NULL;
+    if (waiting == NULL)
+        return -1;
+    PyDict_Clear(to_answer);
+    int result = answer_all(service, waiting);
+    Py_DECREF(waiting);
+    return result;
+}
+
+/* give_answers(service) */
+PyObject *
+lane_give_answers(PyObject *module, PyObject *service)
+{
+    if (!is_a(service, SERVICE))
+        return PyErr_Format(PyExc_TypeError, "give_answers(service)");
+    if (give_answers(service) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

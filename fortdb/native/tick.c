@@ -585,23 +585,6 @@ lane_go_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* --- a tick in which nothing is written --------------------------------------------------------------------- */
 
-/* `NodeService._give_answers` */
-static int
-give_waiting(PyObject *service)
-{
-    PyObject *waiting = slot_of(service, SERVICE, SERVICE_TO_ANSWER);
-    if (PyDict_GET_SIZE(waiting) == 0)
-        return 0;
-    PyObject *all = PyDict_Keys(waiting);
-    if (all == NULL)
-        return -1;
-    PyDict_Clear(waiting);
-    PyObject *const args[] = {service, all};
-    int result = called(lane_give_answers(NULL, args, 2));
-    Py_DECREF(all);
-    return result;
-}
-
 /* tick(service) -> whether that was the tick: nothing is to be written, no feed waits for changes, and what was
  * sent brought up nothing new. */
 PyObject *
@@ -615,7 +598,7 @@ lane_tick(PyObject *module, PyObject *service)
         Py_RETURN_FALSE;
     PyObject *answers = slot_of(service, SERVICE, SERVICE_ANSWERS);
     PyObject *outbox = slot_of(service, SERVICE, SERVICE_OUTBOX);
-    if (give_waiting(service) < 0 || outbox_flush(answers) < 0 || outbox_flush(outbox) < 0
+    if (give_answers(service) < 0 || outbox_flush(answers) < 0 || outbox_flush(outbox) < 0
         || set_number(service, SERVICE, SERVICE_WALL_MS, wall_ms()) < 0)
         return NULL;
     return PyBool_FromLong(PyDict_GET_SIZE(slot_of(service, SERVICE, SERVICE_TOUCHED)) == 0 && !has_collected(answers)

@@ -125,11 +125,11 @@ class NodeService(NodeCore):
         self._wall_ms = wall_ms()
 
     def _give_answers(self) -> None:
+        if lane is not None:
+            lane.give_answers(self)
+            return
         waiting = list(self._to_answer)
         self._to_answer.clear()
-        if lane is not None:
-            lane.give_answers(self, waiting)
-            return
         for hosted in waiting:
             if (leader := hosted.replica.leading) is not None:
                 self._answer(hosted, leader)
