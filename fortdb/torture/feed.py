@@ -7,8 +7,9 @@ registers and records are written once each, so a change names the call that mad
 * no value comes that nobody wrote, or whose write certainly had no effect,
 * of two writes of one key, of which the one was answered before the other began, the earlier comes first.
 
-Logs are short in a torture. A reader that a busy machine kept waiting finds that what it has not read is gone, begins
-anew, and is judged by what was written from then on; the report says so.
+Logs are short in a torture. A reader that a busy machine kept waiting, or whose router was down, finds that what it has
+not read is gone, begins anew, and is judged by what was written from then on; the report says so. (A record from before
+may come late, and for the first time, when it is held or kept longer: that tells it again.)
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class FeedReader:
 
 
 def faults_of_feed(calls: Sequence[Operation], seen: Seen, since_ns: int = 0) -> Iterator[str]:
-    """What the feed told wrongly, in sentences; of writes that began before a moment it may lack some."""
+    """What the feed told wrongly, in sentences; of writes that began before a moment it may lack some, or tell them
+    only when their records are changed."""
     for call in _missing(calls, seen):
         if call.started_ns < since_ns:
             continue
@@ -139,17 +141,17 @@ def faults_of_feed(calls: Sequence[Operation], seen: Seen, since_ns: int = 0) ->
     for call in _writes(calls):
         by_key.setdefault(call.key, []).append(call)
     for key, written in by_key.items():
-        yield from _of_key(key, written, seen.get(key, ()))
+        yield from _of_key(key, written, seen.get(key, ()), since_ns)
 
 
-def _of_key(key: str, written: Sequence[Operation], values: Sequence[str]) -> Iterator[str]:
+def _of_key(key: str, written: Sequence[Operation], values: Sequence[str], since_ns: int) -> Iterator[str]:
     calls = {_value(call): call for call in written}
     latest_begin_ns, latest = -1, ""
     for value in values:
         call = calls.get(value)
         if call is None or call.outcome is Outcome.FAILED:
             yield f"the feed told {value} of {key}, which {'was refused' if call else 'nobody wrote'}"
-        elif call.outcome is Outcome.OK and call.ended_ns < latest_begin_ns:
+        elif call.outcome is Outcome.OK and since_ns <= call.started_ns <= call.ended_ns < latest_begin_ns:
             yield f"the feed told {latest} of {key} before {value}, whose write had ended before the other began"
         if call is not None and call.started_ns > latest_begin_ns:
             latest_begin_ns, latest = call.started_ns, value

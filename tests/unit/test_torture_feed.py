@@ -43,6 +43,13 @@ def test_who_began_anew_is_not_asked_for_what_was_written_before(since: int, mis
     assert len(found) == missing and all("did not tell" in fault for fault in found)
 
 
+@pytest.mark.parametrize(("since", "is_wrong"), [(0, True), (10, True), (12, False)])
+def test_who_began_anew_may_hear_late_of_what_was_written_before(since: int, is_wrong: bool) -> None:
+    """A record that is held tells it again, and to this reader for the first time."""
+    faults = list(faults_of_feed(CALLS[5:], {"k": ["h", "f"]}, since))
+    assert is_wrong == any("told h of k before f, whose write had ended" in fault for fault in faults)
+
+
 @pytest.mark.parametrize(
     ("seen", "fault"),
     [
