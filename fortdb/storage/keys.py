@@ -106,6 +106,11 @@ def due_key(at: bytes, record: RecordId) -> bytes:
     return _beside(GUARD_KIND, at) + b"\0" + _RECORD_ID.pack(*record)
 
 
+def is_due_key(key: bytes) -> bool:
+    """Whether that is noted there."""
+    return key.startswith(GUARD_KIND) and key == due_key(owner_key(key), record_id(key))
+
+
 def hold_key(at: bytes, record: RecordId, name: bytes) -> bytes:
     """Where a hold lies on one WORM record of a key, or on all (id 0-0)."""
     return _beside(GUARD_KIND, at) + b"\1" + _RECORD_ID.pack(*record) + name
