@@ -1,9 +1,10 @@
 """Finishing transactions over several partitions whose router is gone: what routers and nodes do alike.
 
 What a dead router leaves are *traces*: parts that are prepared, whose fate only the transaction's home knows, and
-commits, of which not all parts may know. Whoever meets a trace asks the home for the decision, which is abort if
-there was none (`RESOLVE`), and lets the part do so (`FINISH`); of a commit it tells all parts, and lets the home
-forget it then (`FORGET`). Routers ask the nodes for traces (`router/transactions.py`), and the leader of a
+commits, of which not all parts may know. A trace is but a rumour: what a leader tells of may not be committed in its
+log yet, and be lost with it. Whoever meets one asks the home for the decision, which is abort if there was none, and is
+told only when it is committed (`RESOLVE`). It lets the part do so (`FINISH`); of a commit it tells all parts, and lets
+the home forget it then (`FORGET`). Routers ask the nodes for traces (`router/transactions.py`), and the leader of a
 partition meets its own (`node/finisher.py`), so that no router needs to live.
 
 Any number may do so at once, and the first router may be alive and late: each step asks a partition's leader for an
@@ -55,9 +56,20 @@ class Recovery:
         self._finishing.add(place)
         done = partial(self._done, trace)
         if trace.is_commit:
-            self.committed(trace.transaction, trace.others, trace.partition, done)
+            self._confirm(trace, done)
         else:
             self.resolve(trace.transaction, trace.began_ms, trace.others[0], [trace.partition], done)
+
+    def _confirm(self, trace: Trace, done: Callable[[bytes, bool], None]) -> None:
+        """Tell all parts of a commit, if there is one."""
+
+        def decided(decision: bytes) -> None:
+            if decision == b"COMMIT":
+                self.committed(trace.transaction, trace.others, trace.partition, done)
+            else:
+                done(decision, False)  # it was lost, and each part is a trace, or it was forgotten meanwhile
+
+        self._ask_home(trace.partition, trace.transaction, trace.began_ms, decided)
 
     def _done(self, trace: Trace, decision: bytes, all_did: bool) -> None:
         self._finishing.discard((trace.partition, trace.transaction))
@@ -84,13 +96,21 @@ class Recovery:
         """Let parts do as the home has decided, or decides now. It goes on remembering a commit: there may be
         other parts. `done` hears the decision, empty if it is not known, and whether all did so."""
 
-        def decided(reply: bytes) -> None:
-            if reply[:1] == b"+":
-                self.finish(transaction, reply[1:-2], parts, done)
+        def decided(decision: bytes) -> None:
+            if decision:
+                self.finish(transaction, decision, parts, done)
             else:
                 done(b"", False)
 
-        self._ask(home, [b"RESOLVE", transaction, b"%d" % began_ms], decided)
+        self._ask_home(home, transaction, began_ms, decided)
+
+    def _ask_home(self, home: int, transaction: bytes, began_ms: int, then: Callable[[bytes], None]) -> None:
+        """`then` gets the decision, `COMMIT` or `ABORT`, or nothing if it cannot be learned now."""
+
+        def replied(reply: bytes) -> None:
+            then(reply[1:-2] if reply[:1] == b"+" else b"")
+
+        self._ask(home, [b"RESOLVE", transaction, b"%d" % began_ms], replied)
 
     def committed(
         self,

@@ -174,9 +174,10 @@ def _finish(place: Place, args: list[bytes]) -> bytes:
 
 
 def _forget(place: Place, args: list[bytes]) -> bytes:
-    """All parts did as was decided, and nobody will ask again."""
+    """All parts know of the commit, and nobody will ask again. An abort stays: it refuses a commit that comes late."""
+    decision = place.locks.decisions.get(args[1])
     place.execution.saw_uncommitted = True
-    if args[1] in place.locks.decisions:
+    if decision is not None and decision.is_commit:
         _delete(place, args[1])
     return OK
 

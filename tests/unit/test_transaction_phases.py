@@ -9,7 +9,7 @@ from random import Random
 import hiredis
 import pytest
 
-from fortdb.limits import TRACE_AGE_MS, TRANSACTION_MS_MAX
+from fortdb.limits import FINISH_AGE_MS, TRACE_AGE_MS, TRANSACTION_MS_MAX
 from fortdb.model import PartitionRecord
 from fortdb.net.gather import Then
 from fortdb.node import service as service_module
@@ -137,6 +137,29 @@ def test_the_node_dies_after_every_step(tmp_path: Path) -> None:
         world.close()
         steps += 1
     assert steps > 10
+
+
+@pytest.mark.parametrize("by_router", [True, False])
+def test_a_commit_that_is_not_committed_yet_is_a_rumour(
+    world: World, chance: Random, by_router: bool
+) -> None:
+    """Its leader tells of it, to be finished since it takes so long, and dies with it before it is written: no part
+    may have shown its effects."""
+    world.routers[0].transact(*TRANSFER)
+    while not world.remembered():
+        world.step(chance)
+    world.pass_time(max(TRACE_AGE_MS, FINISH_AGE_MS) + 1)
+    if by_router:
+        world.deliver(world.routers[1].wire)
+        world.deliver(world.routers[1].wire)
+    else:
+        while world.loop._calls:
+            world.loop._calls.popleft()()
+    assert [len(hosted.locks.prepared) for hosted in world.node.hosted.values()] == [1, 1, 0]
+    world.kill_router(0)
+    world.crash()
+    world.heal(chance)
+    assert read(world, chance, A, B, C) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("node_too", [False, True])

@@ -248,6 +248,14 @@ class World:
             wire.router.heard(wire.to_router.popleft())
         return True
 
+    def deliver(self, wire: Wire) -> None:
+        """What a router has sent to the node, and then what has come back; the node writes nothing meanwhile."""
+        while wire.to_node:
+            for kind, body in FrameReader().feed(wire.to_node.popleft()):
+                self.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+        while wire.to_router:
+            wire.router.heard(wire.to_router.popleft())
+
     def settle(self, chance: Random) -> None:
         """Deliver everything."""
         while self.step(chance):
