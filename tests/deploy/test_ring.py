@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from fortdb.model import Layout, NodeSpec, Partition
 from fortdb.ring.tokens import TokenMap
 from tests.deploy.deployment import FORTDB, NODE_PORT, Deployment, Machine
+from tests.support.waiting import eventually
 
 
 def test_all_is_well(deployment: Deployment) -> None:
@@ -88,12 +90,15 @@ def test_a_write_is_on_the_disks_of_the_right_nodes(
     assert fortdb("get", key) == "written from afar"
     partition = _partition_of(ring, key)
     for node in deployment.of("fortdb_nodes"):
-        answer = node.ask(NODE_PORT, f"GET {key} STALE")
-        if node.name in partition["replicas"]:
-            assert "written from afar" in answer, f"{node.name} does not have it: {answer}"
+        if node.name in partition["replicas"]:  # a follower shows a write when it hears that it is committed
+            eventually(f"{node.name} has it", partial(_says, node, key, "written from afar"))
         else:
-            assert "does not hold" in answer, f"{node.name} has it: {answer}"
+            assert _says(node, key, "does not hold"), f"{node.name} has it"
     fortdb("delete", key)
+
+
+def _says(node: Machine, key: str, words: str) -> bool:
+    return words in node.ask(NODE_PORT, f"GET {key} STALE")
 
 
 def _partition_of(ring: Any, key: str) -> Any:
