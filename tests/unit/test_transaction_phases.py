@@ -107,8 +107,7 @@ def test_whoever_meets_a_lock_waits_in_order(world: World, chance: Random) -> No
     free = world.routers[1].say(f"SET {keys_in(0, 3)[2]} 1")
     wire = world.routers[1].wire
     while wire.to_node:
-        for kind, body in FrameReader().feed(wire.to_node.popleft()):
-            world.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+        world.hear(wire, wire.to_node.popleft())
     assert len(hosted.waiting) == 3, "the one on another key does not wait"
     world.settle(chance)
     assert [one.value for one in (first, before, both, after, free)] == [[1, 1], b"1", [2, 1], 2, b"OK"]
@@ -319,9 +318,7 @@ def test_a_step_of_a_recovery_that_another_node_asks_for(world: World, chance: R
 
     def settle(*words: bytes) -> bytes | None:
         wire, number = world.routers[0].wire, 77
-        frame = encode_call(number, pack([b"SETTLE", *words]))
-        for kind, body in FrameReader().feed(frame):
-            world.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+        world.hear(wire, encode_call(number, pack([b"SETTLE", *words])))
         world.node.tick()
         for kind, body in FrameReader().feed(b"".join(wire.to_router)):
             if kind == Type.RETURN and decode_call(body)[0] == number:

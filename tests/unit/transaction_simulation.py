@@ -240,19 +240,22 @@ class World:
         elif wire is None:
             self.node.tick()
         elif where == "node":
-            for kind, body in FrameReader().feed(wire.to_node.popleft()):
-                self.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+            self.hear(wire, wire.to_node.popleft())
             if wire in self.dead and not wire.to_node:
                 wire.is_up = False
         else:
             wire.router.heard(wire.to_router.popleft())
         return True
 
+    def hear(self, wire: Wire, data: bytes) -> None:
+        """The node hears frames of a router."""
+        for kind, body in FrameReader().feed(data):
+            self.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+
     def deliver(self, wire: Wire) -> None:
         """What a router has sent to the node, and then what has come back; the node writes nothing meanwhile."""
         while wire.to_node:
-            for kind, body in FrameReader().feed(wire.to_node.popleft()):
-                self.node.links._heard_peer(wire.far, kind, body)  # type: ignore[arg-type]
+            self.hear(wire, wire.to_node.popleft())
         while wire.to_router:
             wire.router.heard(wire.to_router.popleft())
 
