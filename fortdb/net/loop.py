@@ -15,6 +15,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
+from threading import RLock
 from typing import Any, Protocol
 
 from fortdb.clock import steady_ms
@@ -56,6 +57,7 @@ class Loop:
         self._order = itertools.count()
         self._calls: deque[Callable[[], None]] = deque()
         self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waking = RLock()  # handlers of signals wake the loop's own thread, wherever that is
         self._epoll.register(self.wakeup, READ)
         self._running = False
         self._again = False
@@ -77,9 +79,12 @@ class Loop:
         self._epoll.unregister(descriptor)
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Run `call` on the loop's thread; from any thread."""
-        self._calls.append(call)
-        os.eventfd_write(self.wakeup, 1)
+        """Run `call` on the loop's thread; from any thread. Nothing happens once the loop is closed."""
+        with self._waking:
+            if self.wakeup < 0:
+                return
+            self._calls.append(call)
+            os.eventfd_write(self.wakeup, 1)
 
     def call_next(self, call: Callable[[], None]) -> None:
         """Run `call` in this tick or the next; from the loop's own thread."""
@@ -155,9 +160,12 @@ class Loop:
         self._running = False
 
     def close(self) -> None:
-        """Release the loop's descriptors."""
+        """Release the loop's descriptors. Other threads may still be about to wake it: by then the number can be that
+        of another file."""
+        with self._waking:
+            wakeup, self.wakeup = self.wakeup, -1
+            os.close(wakeup)
         self._epoll.close()
-        os.close(self.wakeup)
 
     def _timeout_ms(self) -> int:
         if self._again or self._calls:

@@ -183,6 +183,25 @@ def test_a_call_from_another_thread_ends_the_short_turns() -> None:
     caller.join()
 
 
+def test_a_call_from_another_thread_may_come_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop takes the call, and is closed, before the thread that called has written that it is to wake up."""
+    loop = Loop()
+    told: list[str] = []
+    ending = Thread(target=loop.close)
+
+    def written_late(descriptor: int, value: int) -> None:
+        ending.start()
+        ending.join(0.2)  # closed meanwhile, if nothing holds it up
+        write(descriptor, value)
+
+    write = os.eventfd_write
+    monkeypatch.setattr(os, "eventfd_write", written_late)
+    loop.call_soon(lambda: told.append("call"))
+    ending.join()
+    loop.call_soon(lambda: told.append("too late"))
+    assert not told
+
+
 @needs_c
 def test_an_error_in_the_short_way_ends_the_loop() -> None:
     turns = Turns(10)
