@@ -71,7 +71,8 @@ class Links:
         self._followers: dict[str, Link] = {}
         self._calls = PendingCalls(node.loop)
         self._incarnations: dict[str, str] = {}  # of followers whose link is up
-        self.leaders: dict[str, Peer] = {}  # nodes that dialled us
+        self._callers: set[Peer] = set()  # everybody who dialled us
+        self.leaders: dict[str, Peer] = {}  # the nodes among them
         self.secure: Context | None = None  # TLS to followers, if set
         self._reader = Reader()
         self.plain_counts = [0, 0]  # GETs and SETs of routers that went the short way
@@ -81,7 +82,7 @@ class Links:
     def accept(self, connection: Transport, address: str) -> None:
         """A node or a router dialled."""
         node = self._node
-        Peer(
+        caller = Peer(
             node.loop,
             node.outbox,
             connection,
@@ -90,6 +91,7 @@ class Links:
             self._peer_closed,
             None if lane is None else (lane.hear_requests, node, self.plain_counts),
         )
+        self._callers.add(caller)
 
     def connect(self, addresses: dict[str, str]) -> None:
         """Keep a link to each of these nodes (name -> peer address), and to no other."""
@@ -128,6 +130,8 @@ class Links:
         for link in self._followers.values():
             link.close()
         self._followers.clear()
+        for caller in list(self._callers):
+            caller.close("shutting down")
 
     def _link_up(self, link: Link, other: Greeting) -> None:
         self._incarnations[link.name] = other.incarnation
@@ -145,6 +149,7 @@ class Links:
                 hosted.replica.leading.follower_down(link.name)
 
     def _peer_closed(self, peer: Peer) -> None:
+        self._callers.discard(peer)
         if peer.other is not None and self.leaders.get(peer.other.name) is peer:
             del self.leaders[peer.other.name]
 

@@ -149,6 +149,7 @@ class GuardedNode:
         self.loop.call_soon(self.loop.stop)
         self._thread.join()
         self.front.close()
+        self.service.links.close()
         self.peers.close()
         self.security.close()
         self.service._jobs.shutdown()
