@@ -6,7 +6,6 @@ Each test plays the same story twice, with the functions in C and without, on re
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +31,22 @@ from fortdb.replication.messages import (
 from fortdb.ring.tokens import TokenMap, even_tokens
 from fortdb.router.channels import Channel, Unanswered
 from fortdb.router.service import RouterService
-from tests.support.ways import PLAIN, Process, Sent, needs_c, pieces, received, same, tick_shortly
+from tests.support.ways import (
+    PLAIN,
+    Process,
+    Sent,
+    needs_c,
+    pieces,
+    received,
+    repeat_until,
+    same,
+    tick_shortly,
+)
 
 pytestmark = needs_c
 
 NODES = ("a", "b")
 PARTITIONS = 4
-_PATIENCE = 1_000
 
 
 class FakeNode:
@@ -58,14 +66,14 @@ class FakeNode:
         self.connection.send(Greeting("c", self.name, "life").encode())
 
     def requests(self, count: int = 0) -> list[Request]:
-        """What has arrived since, and at least so many: the kernel may take a moment."""
+        """What has arrived since, and at least so many."""
         found: list[Request] = []
-        for _ in range(_PATIENCE):
+
+        def hear() -> None:
             frames = self._reader.feed(received(self.connection))
-            found += [decode_request(body) for kind, body in frames if kind == Type.REQUEST]
-            if len(found) >= count:
-                break
-            time.sleep(0.001)
+            found.extend(decode_request(body) for kind, body in frames if kind == Type.REQUEST)
+
+        repeat_until(hear, lambda: len(found) >= count)
         return found
 
     def close(self) -> None:
@@ -123,12 +131,8 @@ class Router(Process):
         self.turn_until(lambda: all(link.is_up for link in self.service.links.values()))
 
     def turn_until(self, is_so: Callable[[], bool]) -> None:
-        """Let the loop go round until something is so: the kernel may take a moment."""
-        for _ in range(_PATIENCE):
-            self.turn(2)
-            if is_so():
-                return
-            time.sleep(0.001)
+        """Let the loop go round until something is so."""
+        repeat_until(lambda: self.turn(2), is_so)
 
     def unanswered(self, node: FakeNode) -> int:
         """Requests that the node is asked and has not answered."""
