@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +38,6 @@ Told = TypeVar("Told")
 needs_c = pytest.mark.skipif(lane is None, reason="the functions in C were not built")
 
 PARTITION, EPOCH, FOREVER_MS = 3, 5, 1 << 50
-PATIENCE_S = 10
 
 KEYS = st.sampled_from([b"a", b"b", b"k{a}", b"", b"x" * 300, b"\r\n$3\r\n"])
 VALUES = st.sampled_from([b"", b"v", b"w" * 2000, b"\r\n$3"])
@@ -96,16 +94,6 @@ def received(connection: socket.socket) -> bytes:
         while more := connection.recv(1 << 20):
             data += more
     return data
-
-
-def repeat_until(step: Callable[[], object], is_so: Callable[[], bool]) -> None:
-    """Do a step, at least once, until something is so: what goes through the kernel may take a moment."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    step()
-    while not is_so():
-        assert time.monotonic() < deadline_s, f"not within {PATIENCE_S} s"
-        time.sleep(0.001)
-        step()
 
 
 class Process(ABC):

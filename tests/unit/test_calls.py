@@ -13,7 +13,9 @@ from fortdb.net.peer import Greeting, Link
 from fortdb.net.stream import Outbox
 from fortdb.protocol.resp import pack
 from fortdb.replication.messages import FrameReader, Type, decode_call, encode_call
-from tests.support.ways import PATIENCE_S, repeat_until
+from tests.support.waiting import eventually
+
+_PATIENCE_MS = 10_000
 
 
 class Answer:
@@ -48,7 +50,7 @@ class Caller:
             heard=lambda link, kind, body: self.calls.returned(body),
         )
 
-    def call(self, within_ms: int = PATIENCE_S * 1000, *, waits: bool) -> Answer:
+    def call(self, within_ms: int = _PATIENCE_MS, *, waits: bool) -> Answer:
         answer = Answer()
         self.calls.call("n", self.link, [b"ONE"], answer, within_ms, waits=waits)
         return answer
@@ -60,11 +62,12 @@ class Caller:
             self.outbox.flush()
             self.loop.stop()
 
-        def turn() -> None:
+        def turned() -> bool:
             self.loop.tick_again()
             self.loop.run(tick)
+            return is_so()
 
-        repeat_until(turn, is_so)
+        eventually("as the story goes on", turned)
 
     def listen(self) -> None:
         """The node has started; the link will find it."""
@@ -75,7 +78,7 @@ class Caller:
         """As the node, once it is dialled."""
         self.turn_until(self._is_dialled)
         assert self.node is not None
-        self.node.settimeout(PATIENCE_S)
+        self.node.settimeout(_PATIENCE_MS / 1000)
         self.node.sendall(Greeting("c", "n", "life").encode())
         self.turn_until(lambda: self.link.is_up)
 

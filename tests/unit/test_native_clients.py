@@ -7,6 +7,7 @@ only partition, and compares what the client is told and what the log holds.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 import zlib
@@ -234,7 +235,7 @@ def test_the_clock_is_read_after_the_socket() -> None:
         made.hosted.serve_until(made.loop.now_ms - 1)
         made.loop.now_ms -= 10_000
         made.client.send(pack([b"GET", b"a"]))
-        time.sleep(0.05)  # it lies in the socket's buffer then; were it late, nothing would be held
+        assert select.select([connection.socket], [], [], 10)[0], "it lies in the socket's buffer"
         assert lane is not None
         assert lane.receive(connection, made.service, made.front.plain_counts)
         assert made.front.plain_counts[0] == 0

@@ -31,17 +31,8 @@ from fortdb.replication.messages import (
 from fortdb.ring.tokens import TokenMap, even_tokens
 from fortdb.router.channels import Channel, Unanswered
 from fortdb.router.service import RouterService
-from tests.support.ways import (
-    PLAIN,
-    Process,
-    Sent,
-    needs_c,
-    pieces,
-    received,
-    repeat_until,
-    same,
-    tick_shortly,
-)
+from tests.support.waiting import eventually
+from tests.support.ways import PLAIN, Process, Sent, needs_c, pieces, received, same, tick_shortly
 
 pytestmark = needs_c
 
@@ -69,11 +60,12 @@ class FakeNode:
         """What has arrived since, and at least so many."""
         found: list[Request] = []
 
-        def hear() -> None:
+        def all_heard() -> bool:
             frames = self._reader.feed(received(self.connection))
             found.extend(decode_request(body) for kind, body in frames if kind == Type.REQUEST)
+            return len(found) >= count
 
-        repeat_until(hear, lambda: len(found) >= count)
+        eventually(f"{count} requests to {self.name}", all_heard)
         return found
 
     def close(self) -> None:
@@ -132,7 +124,12 @@ class Router(Process):
 
     def turn_until(self, is_so: Callable[[], bool]) -> None:
         """Let the loop go round until something is so."""
-        repeat_until(lambda: self.turn(2), is_so)
+
+        def turned() -> bool:
+            self.turn(2)
+            return is_so()
+
+        eventually("as the story goes on", turned)
 
     def unanswered(self, node: FakeNode) -> int:
         """Requests that the node is asked and has not answered."""
