@@ -1,4 +1,5 @@
-"""Clients that do transactions while the ring is tortured: lists for the judge of `cycles.py`, and a bank.
+"""Clients that do transactions while the ring is tortured: lists for the judge of `cycles.py`, and the
+accounts of a bank for that of `bank.py`.
 
 A transaction appends to some lists and reads others, which lie in several partitions; or it moves money between
 two accounts, and now and then one counts what all accounts hold together, which never changes.
@@ -10,14 +11,16 @@ import json
 import random
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fortdb.client import Client, Conflict, Later, Transaction
 from fortdb.errors import Answer, FortError
+from fortdb.torture import bank, cycles
+from fortdb.torture.bank import Posting
 from fortdb.torture.caller import Door
-from fortdb.torture.cycles import Deed, judge
+from fortdb.torture.cycles import Deed
 from fortdb.torture.history import Outcome
 
 FILE = "transactions.jsonl"
@@ -29,13 +32,32 @@ _STEPS_MAX = 4
 _BREATH_S = 0.02
 
 
+_Step = tuple[str, int, Later[int] | Later[bytes | None]]
+"""(account, what is added, what it holds then)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How a transaction ended."""
+
+    started_ns: int
+    ended_ns: int
+    error: FortError | None
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.error is None:
+            return Outcome.OK
+        return Outcome.UNKNOWN if self.error.answer is Answer.UNKNOWN else Outcome.FAILED
+
+
 class TransactionClients:
     """`clients` threads, each with one connection to a router, until `stop`."""
 
     def __init__(self, doors: Sequence[Door], *, clients: int, seed: int, prefix: str = "") -> None:
         self.deeds: list[Deed] = []
+        self.ledger: list[Posting] = []
         self.violations: list[str] = []
-        self.transfers = 0
         self._prefix = prefix
         self._lock = threading.Lock()
         self._numbers = 0
@@ -73,11 +95,13 @@ class TransactionClients:
         with door.client() as client:
             for generation in range(self._numbers // _DEEDS_A_GENERATION + 1):
                 self._deed(client, [(self._list(generation, number), "") for number in range(_LISTS)])
-            self._count(client)
+            held = dict(zip(self.accounts, self._count(client), strict=True))
+        evidence: list[Deed | Posting] = [*self.deeds, *self.ledger]
         with (directory / FILE).open("w") as file:
-            for deed in self.deeds:
-                file.write(json.dumps({**asdict(deed), "outcome": deed.outcome.value}) + "\n")
-        return self.violations + judge(self.deeds)
+            for one in evidence:
+                file.write(json.dumps({**asdict(one), "outcome": one.outcome.value}) + "\n")
+        opened = dict.fromkeys(self.accounts, _BALANCE)
+        return self.violations + bank.judge(self.ledger, opened, held) + cycles.judge(self.deeds)
 
     def remove_all(self, door: Door) -> None:
         """Delete every key that was touched. Raises what that raises."""
@@ -125,49 +149,76 @@ class TransactionClients:
             self._numbers += 1
             number = self._numbers
         answers: list[Later[bytes | None] | Later[int]] = []
-        error: FortError | None = None
-        started_ns = time.monotonic_ns()
-        try:
-            with client.transaction() as tx:
-                for key, element in steps:
-                    answers.append(tx.append(key, element + ",") if element else tx.get(key))
-        except FortError as caught:
-            error = caught
-        ended_ns = time.monotonic_ns()
-        outcome = Outcome.OK
-        if error is not None:
-            outcome = Outcome.UNKNOWN if error.answer is Answer.UNKNOWN else Outcome.FAILED
+
+        def work(tx: Transaction) -> None:
+            for key, element in steps:
+                answers.append(tx.append(key, element + ",") if element else tx.get(key))
+
+        told = _told(client, work)
         seen = [
             (key, element or _elements(answers[at].value))
             for at, (key, element) in enumerate(steps)
-            if element or error is None
+            if element or told.error is None
         ]
-        self.deeds.append(Deed(number, outcome, started_ns, ended_ns, tuple(seen)))
-        if error is not None:
-            raise error
+        self.deeds.append(Deed(number, told.outcome, told.started_ns, told.ended_ns, tuple(seen)))
+        if told.error is not None:
+            raise told.error
 
     # --- the bank ---------------------------------------------------------------------------------------
 
-    def _transfer(self, client: Client, source: str, target: str, amount: int) -> None:
-        with client.transaction(source) as tx:
-            if int(tx.read(source) or 0) >= amount:
-                tx.increment(source, -amount)
-                tx.increment(target, amount)
-        self.transfers += 1
+    @property
+    def transfers(self) -> int:
+        """How many are known to have moved something."""
+        return sum(
+            posting.outcome is Outcome.OK and any(added for _, added, _ in posting.steps)
+            for posting in self.ledger
+        )
 
-    def _count(self, client: Client) -> None:
-        with client.transaction() as tx:
-            held = self._read_all(tx)
-        values = [int(one.value or 0) for one in held]
+    def _transfer(self, client: Client, source: str, target: str, amount: int) -> None:
+        def work(tx: Transaction) -> list[_Step]:
+            if int(tx.read(source) or 0) < amount:
+                return []
+            return [
+                (key, added, tx.increment(key, added)) for key, added in ((source, -amount), (target, amount))
+            ]
+
+        self._bank(client, work, source)
+
+    def _count(self, client: Client) -> list[int]:
+        values = self._bank(client, lambda tx: [(key, 0, tx.get(key)) for key in self.accounts])
         if sum(values) != _BALANCE * _ACCOUNTS:
             self.violations.append(
                 f"the accounts held {values} at one moment, which is not {_BALANCE * _ACCOUNTS}"
             )
         if min(values) < 0:
             self.violations.append(f"the accounts held {values}: somebody spent what was not there")
+        return values
 
-    def _read_all(self, tx: Transaction) -> list[Later[bytes | None]]:
-        return [tx.get(key) for key in self.accounts]
+    def _bank(
+        self, client: Client, work: Callable[[Transaction], Sequence[_Step]], *watched: str
+    ) -> list[int]:
+        """What the accounts held, in the order of the steps. Raises what the transaction raises."""
+        steps: list[_Step] = []
+        told = _told(client, lambda tx: steps.extend(work(tx)), *watched)
+        held = [int(later.value or 0) if told.error is None else None for _, _, later in steps]
+        seen = tuple((key, added, now) for (key, added, _), now in zip(steps, held, strict=True))
+        if seen:
+            self.ledger.append(Posting(told.outcome, told.started_ns, told.ended_ns, seen))
+        if told.error is not None:
+            raise told.error
+        return [now for now in held if now is not None]
+
+
+def _told(client: Client, work: Callable[[Transaction], object], *watched: str) -> _Told:
+    """Have a transaction executed."""
+    error: FortError | None = None
+    started_ns = time.monotonic_ns()
+    try:
+        with client.transaction(*watched) as tx:
+            work(tx)
+    except FortError as caught:
+        error = caught
+    return _Told(started_ns, time.monotonic_ns(), error)
 
 
 def _elements(value: bytes | int | None) -> tuple[str, ...]:
