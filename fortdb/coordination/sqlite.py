@@ -22,6 +22,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ WATCH_POLL_MS = 40  # how late a watch learns of a change; 25 reads of shared me
 EXPIRY_POLL_MS = 200  # how late a lease ends when nobody calls but somebody watches
 WATCH_BATCH_EVENTS = 1_000  # delivered at once, so that a long replay is not held in memory whole
 
+_BUSY_S = 0.005  # before a file in use is tried again where SQLite does not do that itself
 _APPLICATION_ID = 0x464F5254  # "FORT", in the file's header
 _FORMAT = 1
 
@@ -203,8 +205,7 @@ class SqliteStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the file ours, or see that it is."""
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
+        if self._journal_mode(connection) != "wal":
             raise StoreUnavailable(f"{self._path} is on a file system without WAL; put it on a local disk")
         with _transaction(connection, "IMMEDIATE"):
             (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -220,6 +221,19 @@ class SqliteStore:
             raise StoreUnavailable(
                 f"{self._path} has format {version}, this FortDB reads {_FORMAT}; use the FortDB that made it"
             )
+
+    def _journal_mode(self, connection: sqlite3.Connection) -> str:
+        """WAL, wherever that works. For this pragma SQLite does not wait for another process that does the same."""
+        until_s = time.monotonic() + self._request_ms_max / 1000
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                    raise
+                time.sleep(_BUSY_S)
+            else:
+                return str(mode)
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -250,8 +264,7 @@ class SqliteStore:
             raise StoreUnavailable(self._sentence(error)) from error
 
     def _sentence(self, error: sqlite3.Error) -> str:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-        match code:
+        match _primary_code(error):
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 advice = "is corrupt: stop every process, put a good copy in its place or remove it"
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -361,3 +374,8 @@ def _lease_ttl_ms(connection: sqlite3.Connection, lease: int) -> int:
     if row is None:
         raise LeaseLost(f"the coordination store does not know lease {lease:x}")
     return int(row[0])
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's, without what the extended one adds."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -168,6 +169,21 @@ def test_a_locked_file_is_unavailable_and_heals(path: Path) -> None:
     store.close()
 
 
+def test_a_file_that_another_process_is_making_is_waited_for(path: Path) -> None:
+    """The change to WAL is the one step in which SQLite gives up at once, with whatever time-out."""
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked by another process for 50 ms"):
+        SqliteStore(path, request_ms_max=50)
+    release = threading.Timer(0.2, holder.execute, ["ROLLBACK"])
+    release.start()
+    store = SqliteStore(path, request_ms_max=10_000)
+    store.put("/a", b"")
+    store.close()
+    release.join()
+    holder.close()
+
+
 def test_many_processes_may_make_the_file_at_once(path: Path) -> None:
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(path), "3"], stdout=subprocess.DEVNULL)
@@ -210,5 +226,8 @@ def test_addresses_of_stores(path: Path) -> None:
 
 
 def _open_files(path: Path) -> list[str]:
-    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
-    return [link for link in links if os.path.exists(link) and os.readlink(link).startswith(str(path))]
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [file for file in found if file.startswith(str(path))]
