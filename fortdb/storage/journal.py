@@ -148,7 +148,8 @@ class Journal:
         self._full: deque[Segment] = deque()  # with records that somebody needs, oldest first
         self._free: deque[Segment] = deque()  # with records that nobody needs, oldest first
         self._ready: deque[Segment] = deque()  # empty, in the order of their use
-        self._obstacle: OSError | None = None  # why the last attempt to make a segment failed
+        self._attempts = 0  # to make segments, in the other thread
+        self._obstacle: tuple[int, OSError] = (0, OSError())  # the last of them that failed, and why
         self._empty_former(recovered.segments)
         self._active = self._ready.popleft()
         self._preparer = Worker("journal", self._prepare, self._not_prepared)
@@ -229,12 +230,11 @@ class Journal:
         """A segment that is ready; waits only if they were used faster than they could be made."""
         with self._changed:
             if not self._ready:
-                self._obstacle = None
+                before = self._attempts  # what stood in their way may be gone
                 self._preparer.wake()
-                self._changed.wait_for(lambda: self._ready or self._obstacle is not None)
+                self._changed.wait_for(lambda: self._ready or self._obstacle[0] > before)
             if not self._ready:
-                assert self._obstacle is not None
-                raise self._obstacle
+                raise self._obstacle[1]
             return self._ready.popleft()
 
     # What happens in the other thread, or before it begins.
@@ -254,6 +254,8 @@ class Journal:
                 segment.remove()
 
     def _prepare(self) -> None:
+        with self._changed:
+            self._attempts += 1
         while True:
             with self._changed:
                 missing = _READY - len(self._ready)
@@ -286,7 +288,8 @@ class Journal:
     def _not_prepared(self, error: Exception) -> None:
         full = isinstance(error, OSError) and is_full(error)
         with self._changed:
-            self._obstacle = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
+            obstacle = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
+            self._obstacle = (self._attempts, obstacle)
             self._changed.notify_all()
         if not full:
             self._failed(error)

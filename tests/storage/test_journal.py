@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -276,6 +277,29 @@ def test_a_full_disk_is_told_when_a_segment_is_needed(
     number = journal.sequence
     journal.append(payload(99, 1000))  # there is room again
     assert journal.sequence == number + 1
+    journal.close()
+
+
+def test_room_that_is_made_during_an_attempt_counts(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That attempt still fails, and so does not speak for the disk as it is when a segment is needed."""
+    journal = open_journal(directory)
+    eventually("two segments are ready", lambda: len(list(directory.glob("segment-*"))) == 3)
+    underway, needed = threading.Event(), threading.Event()
+
+    def full(descriptor: int, size: int) -> None:
+        monkeypatch.undo()
+        underway.set()
+        needed.wait(10)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(segments, "_fill", full)
+    use_up(journal)
+    assert underway.wait(10)
+    use_up(journal)
+    need = threading.Timer(0.2, needed.set)  # it is needed by then; were it not yet, nothing would be tested
+    need.start()
+    use_up(journal)
+    need.join()
     journal.close()
 
 
