@@ -109,6 +109,10 @@ class Watching:
             self.error = error
 
 
+KEPT_LEASE_MS = 3_000
+"""Of a lease that its owner is to keep, on a busy machine too; that of a place is to end soon."""
+
+
 @pytest.fixture(params=["sqlite", "etcd"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     keys = Keys(f"test-{next(_numbers)}")

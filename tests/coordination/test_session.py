@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,7 @@ from fortdb.model import (
     Partition,
     PartitionRecord,
 )
-from tests.coordination.conftest import Owner, Place
+from tests.coordination.conftest import KEPT_LEASE_MS, Owner, Place
 from tests.support.waiting import eventually
 
 LAYOUT = Layout(
@@ -102,11 +103,12 @@ def test_one_node_at_a_time_is_controller(place: Place) -> None:
 
 
 def test_a_registration_appears_is_kept_and_vanishes(place: Place, owners: list[Owner]) -> None:
+    place.lease_ms = KEPT_LEASE_MS
     router, living = Owner(place).start(), Owner(place).start(node("n1"))
     owners += [router, living]
     eventually("n1 is seen", lambda: router.nodes == {"n1"})
     assert router.views[-1].nodes["n1"] == node("n1")
-    eventually("the lease is renewed a few times", lambda: len(living.leases) >= 6)
+    eventually("the lease is renewed a few times", lambda: len(living.leases) >= 4)
     assert router.nodes == {"n1"} and living.session.lease is not None
     assert all(until_ms > 0 for _, until_ms in living.leases)
     living.session.close(revoke=True)
@@ -145,7 +147,7 @@ def test_the_owner_counts_its_lease_from_the_send(place: Place) -> None:
         place.keys,
         on_view=lambda view: None,
         registration=node("n1"),
-        lease_ttl_ms=2_000,
+        lease_ttl_ms=KEPT_LEASE_MS,
         on_lease=lambda until_ms: leases.append((steady_ms(), until_ms)),
     )
     session.start()
@@ -153,8 +155,8 @@ def test_the_owner_counts_its_lease_from_the_send(place: Place) -> None:
     held_up.set()
     session.close(revoke=True)
     for sent_ms, (told_ms, until_ms) in zip(sent, leases[1:3], strict=False):
-        assert 0 <= sent_ms + 2_000 - until_ms < late_ms  # taken just before the send
-        assert told_ms + 2_000 - until_ms >= late_ms
+        assert 0 <= sent_ms + KEPT_LEASE_MS - until_ms < late_ms  # taken just before the send
+        assert told_ms + KEPT_LEASE_MS - until_ms >= late_ms
 
 
 def test_a_revoked_lease_is_told_and_replaced(place: Place, owners: list[Owner]) -> None:
@@ -182,7 +184,7 @@ def test_a_deleted_node_record_is_written_again(place: Place, owners: list[Owner
 
 
 def test_an_updated_registration_is_written_on_the_same_lease(place: Place, owners: list[Owner]) -> None:
-    place.lease_ms = 60_000  # one that also a busy machine keeps
+    place.lease_ms = 60_000
     living = Owner(place).start(node("n1"))
     owners.append(living)
     eventually("n1 is registered", lambda: living.nodes == {"n1"})
@@ -195,6 +197,7 @@ def test_an_updated_registration_is_written_on_the_same_lease(place: Place, owne
 
 
 def test_a_later_life_takes_its_name_over_and_another_disk_waits(place: Place, owners: list[Owner]) -> None:
+    place.lease_ms = KEPT_LEASE_MS
     first = Owner(place).start(node("n1", "d1.1"))
     router = Owner(place).start()
     owners += [first, router]
@@ -206,7 +209,7 @@ def test_a_later_life_takes_its_name_over_and_another_disk_waits(place: Place, o
     stranger = Owner(place).start(node("n1", "d2.1"))
     owners.append(stranger)
     renewed = len(second.leases)
-    eventually("the second life is renewed", lambda: len(second.leases) > renewed + 3)
+    eventually("the second life is renewed", lambda: len(second.leases) > renewed + 1)
     assert stranger.session.lease is None and stranger.leases == []
     second.session.close(revoke=True)
     eventually("the other disk", lambda: router.nodes and router.views[-1].nodes["n1"].incarnation == "d2.1")
@@ -288,7 +291,8 @@ def test_a_watch_that_fell_silent_is_made_good_by_listing_again(place: Place) ->
     write_record(inner, place.keys, RECORD)
     eventually("the record is seen", lambda: "p1" in views[-1].records)
     session.close(revoke=False)
-    assert len(views) == 2  # listing again without news is not told
+    assert all(view != later for view, later in pairwise(views))  # listing again without news is not told
+    assert len({len(view.records) for view in views}) == 2
 
 
 def _is_refused(session: Session) -> bool:

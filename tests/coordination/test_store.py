@@ -9,7 +9,7 @@ import pytest
 
 from fortdb.coordination.store import Event, Store
 from fortdb.errors import FortError, LeaseLost, StoreConflict, StoreUnavailable
-from tests.coordination.conftest import Place, Watching
+from tests.coordination.conftest import KEPT_LEASE_MS, Place, Watching
 from tests.support.waiting import eventually
 
 UNKNOWN_LEASE = 0x1234567
@@ -169,7 +169,7 @@ def test_a_listing_is_one_moment(place: Place) -> None:
 
 
 def test_a_lease_that_ends_takes_its_keys_along(store: Store, place: Place) -> None:
-    lease = store.grant(place.lease_ms)
+    lease = store.grant(KEPT_LEASE_MS)
     watching = Watching(store.watch(place.keys.prefix, store.list(place.keys.prefix).revision))
     store.create(place.key("leased"), b"x", lease)
     store.put(place.key("kept"), b"y")
@@ -191,7 +191,7 @@ def test_a_lease_that_ends_takes_its_keys_along(store: Store, place: Place) -> N
 
 def test_a_watch_alone_sees_a_lease_end(store: Store, place: Place) -> None:
     """Nobody calls the store meanwhile: the watch itself must bring the end about, or etcd does."""
-    lease = store.grant(place.lease_ms)
+    lease = store.grant(KEPT_LEASE_MS)
     revision = store.create(place.key("leased"), b"x", lease)
     watching = Watching(store.watch(place.keys.prefix, revision))
     assert watching.wait_for(1)[0].value is None
@@ -199,8 +199,8 @@ def test_a_watch_alone_sees_a_lease_end(store: Store, place: Place) -> None:
 
 
 def test_keepalive_keeps_a_lease(store: Store, place: Place) -> None:
-    lease = store.grant(place.lease_ms)
-    other = store.grant(place.lease_ms)
+    lease = store.grant(KEPT_LEASE_MS)
+    other = store.grant(KEPT_LEASE_MS)
     store.create(place.key("kept"), b"", lease)
     store.create(place.key("dropped"), b"", other)
 

@@ -21,6 +21,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
+def wait_for_segments(path: Path) -> None:
+    """Nothing more is written beside a test, then."""
+    eventually("segments are ready", lambda: len(list((path / "journal").glob("segment-*"))) == 3)
+
+
 def value_of(number: int) -> bytes:
     return number.to_bytes(4, "big") * 5000
 
@@ -36,7 +41,7 @@ def test_a_full_disk_loses_nothing_acknowledged(disk: Path, memtable_bytes: int)
     path = disk / "engine"
     engine = open_engine(path, memtable_bytes)
     ballast = disk / "ballast"
-    eventually("segments are ready", lambda: len(list((path / "journal").glob("segment-*"))) == 3)
+    wait_for_segments(path)
     fill_disk(disk, leave_bytes=8 * MEBIBYTE)
     acknowledged = 0
     with pytest.raises(DiskFull, match="is full.*make room|is full.*Make room") as full:
@@ -96,6 +101,7 @@ def test_a_disk_without_any_room_is_a_failure_before_it_is_needed(disk: Path) ->
     batch = engine.batch()
     batch.put_data(b"\x01key", b"value")
     engine.write(batch, sync=True)
+    wait_for_segments(disk / "engine")
     ballast = fill_disk(disk, leave_bytes=0)
     with pytest.raises(DiskFull, match="No space left"):
         engine.check_room(1)

@@ -89,8 +89,8 @@ def test_a_stranger_cannot_make_the_server_keep_much(node: GuardedNode) -> None:
 def test_a_stranger_who_stays_silent_is_hung_up_on(
     node: GuardedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fortdb.net.front.STRANGER_MS_MAX", 100)
     with Talk(node.port) as silent, logged_in(node, "app", "p-app") as talk:
+        monkeypatch.setattr("fortdb.net.front.STRANGER_MS_MAX", 100)
         assert silent.is_over()
         assert talk.say(["GET", "a"]) == [b"$-1"]
 

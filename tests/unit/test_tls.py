@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
@@ -160,8 +161,10 @@ def test_tls_to_a_plain_port_ends_at_once(tmp_path: Path) -> None:
 def test_a_slow_handshake_is_given_up_and_others_go_on(
     node: GuardedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fortdb.net.tls.HANDSHAKE_MS_MAX", 300)
-    with Talk(node.port) as silent, Talk(node.port) as slow, Talk(node.port, trusting(node)) as talk:
+    with Talk(node.port, trusting(node)) as talk, contextlib.ExitStack() as left:
+        assert talk.say(["PING"]) == [b"+PONG"]
+        monkeypatch.setattr("fortdb.net.tls.HANDSHAKE_MS_MAX", 300)
+        silent, slow = left.enter_context(Talk(node.port)), left.enter_context(Talk(node.port))
         slow.socket.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert talk.say(["SET", "a", "1"]) == [b"+OK"]
         assert silent.is_over()
