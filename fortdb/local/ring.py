@@ -271,7 +271,11 @@ class LocalRing:
                 progress("making the first layout")
                 client.apply_layout(client.plan_layout(partitions=self.shape.partitions))
             progress("waiting until every partition is led and in sync")
-            return self._wait(client, starting, lambda ring: health_of(ring).level is Level.HEALTHY)
+            status = self._wait(client, starting, lambda ring: health_of(ring).level is Level.HEALTHY)
+        for number in range(1, len(self.routers)):
+            with self.client(number) as client:
+                self._wait(client, starting, lambda ring: True)
+        return status
 
     def _protect(self) -> None:
         """Make the certificates and the user that are not there yet."""

@@ -54,7 +54,7 @@ def test_a_killed_leader_loses_nothing_and_writes_resume(tmp_path: Path, etcd_cl
             ring.process("node-2").start()
             some_progress(load)
         assert load.failures == []
-        assert resumed_after_s <= LEASE_MS / 1000 + 1, f"writes resumed after {resumed_after_s:.2f} s"
+        assert resumed_after_s <= LEASE_MS / 1000 + 2, f"writes resumed after {resumed_after_s:.2f} s"
         wait_healthy(ring)
         with ring.client() as client:
             load.check(client)
@@ -141,7 +141,10 @@ def test_a_node_with_an_emptied_disk_comes_back_by_snapshot(tmp_path: Path) -> N
 
 @pytest.mark.chaos
 def test_all_nodes_lose_power_at_once(tmp_path: Path) -> None:
-    with running_ring(tmp_path) as ring, ring.client() as client:
+    patient = {
+        "routing": {"deadline_ms": 25_000}
+    }  # as long as three nodes may take to start on two processors
+    with running_ring(tmp_path, router=patient) as ring, ring.client() as client:
         with Load([ring.shape.port], ["a", "b", "c", "d"]) as load:
             some_progress(load, 500)
             for process in ring.nodes.values():

@@ -91,7 +91,9 @@ class Drop:
 
 def check_that_nothing_comes_back(client: Client) -> None:
     """In a keyspace of the same name, whatever it keeps; and all else is there."""
-    assert "doomed" not in {one.name for one in client.keyspaces()}
+    eventually(
+        "this router has heard of it", lambda: "doomed" not in {one.name for one in client.keyspaces()}
+    )
     for policy in (Policy.VERSIONS, Policy.RECORDS):
         client.create_keyspace("doomed", policy=policy)
         assert client.count("doomed") == 0

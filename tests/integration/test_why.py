@@ -13,11 +13,10 @@ from fortdb.client import Client, Explanation
 from fortdb.errors import BadRequest, NotEnoughReplicas
 from fortdb.local.ring import LocalRing
 from fortdb.ring.tokens import token_of
-from tests.support.rings import SMALL, partition_of, running_ring, wait_healthy
+from tests.support.rings import LONG_LEASE, partition_of, running_ring, wait_healthy
 from tests.support.waiting import eventually
 
 KEY = "orders/{user:1}"
-LONG_LEASE = {**SMALL, "coordinator": {"lease_ttl_ms": 10_000}}
 
 
 def fortdb(ring: LocalRing, *arguments: str) -> Result:

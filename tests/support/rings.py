@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fortdb.client import PartitionStatus, RingStatus
+from fortdb.client import ConnectionFailed, PartitionStatus, RingStatus
 from fortdb.client.health import Level, health_of
 from fortdb.local.ports import free_ring_port
 from fortdb.local.ring import LocalRing, Settings, Shape
@@ -25,6 +25,7 @@ SMALL: Settings = {
     "coordinator": {"lease_ttl_ms": LEASE_MS},
     "storage": {"cache_bytes": 16 << 20, "memtable_bytes": 4 << 20, "disk_free_bytes_min": 4 << 20},
 }
+LONG_LEASE: Settings = {**SMALL, "coordinator": {"lease_ttl_ms": 10_000}}
 
 R = TypeVar("R", bound=LocalRing)
 
@@ -103,10 +104,17 @@ def partition_of(ring: LocalRing, name: str = "p-000") -> PartitionStatus:
 
 def wait_healthy(ring: LocalRing, within_s: float = 90.0) -> RingStatus:
     """Until every partition is led and has its full ISR."""
-    eventually(
-        "the ring is healthy", lambda: health_of(status_of(ring)).level is Level.HEALTHY, within_s=within_s
-    )
-    return status_of(ring)
+    found: list[RingStatus] = []
+
+    def is_healthy() -> bool:
+        try:
+            found.append(status_of(ring))
+        except ConnectionFailed:  # by a router that has just been started
+            return False
+        return health_of(found[-1]).level is Level.HEALTHY
+
+    eventually("the ring is healthy", is_healthy, within_s=within_s)
+    return found[-1]
 
 
 def holder_of(ring: LocalRing, key: str) -> str:
