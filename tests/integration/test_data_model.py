@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import threading
@@ -25,7 +24,7 @@ from fortdb.torture.history import History, Kind, Outcome, load
 from fortdb.torture.judge import judge
 from fortdb.torture.replicas import contents_of
 from fortdb.torture.workload import Workload
-from tests.support.rings import LONG_LEASE, partition_of, running_ring, status_of, wait_healthy
+from tests.support.rings import LONG_LEASE, let_lead, partition_of, running_ring, status_of, wait_healthy
 from tests.support.waiting import eventually
 
 
@@ -275,13 +274,9 @@ def test_an_emptied_node_gets_records_and_versions_by_a_snapshot_and_can_lead(tm
         assert client.get("log/a") == b"after"
 
 
-def _leads_everything(ring: LocalRing, client: Client, node: str) -> bool:
-    """Let it lead, if it may: whoever has just come back may lose its session once more, and the router may not have
-    heard of the last move."""
-    with contextlib.suppress(FortError):
-        for partition in status_of(ring).partitions:
-            if partition.leader != node:
-                client.move_leader(partition.name, node)
+def _leads_everything(ring: LocalRing, node: str) -> bool:
+    for partition in status_of(ring).partitions:
+        let_lead(ring, partition.name, node)
     return all(partition.leader == node for partition in status_of(ring).partitions)
 
 
@@ -296,7 +291,7 @@ def test_a_node_that_does_not_answer_is_waited_for_until_its_lease_ends(
         assert time.monotonic() - began_s > 1, "it was answered while the node could have served"
         ring.process("node-2").resume()
         wait_healthy(ring)
-        eventually("node-2 leads everything", lambda: _leads_everything(ring, client, "node-2"), within_s=30)
+        eventually("node-2 leads everything", lambda: _leads_everything(ring, "node-2"), within_s=30)
         for number in range(30):
             client.put(f"log/{number}", "1")
             client.put(f"log/{number}", "2")

@@ -141,9 +141,8 @@ def test_a_node_with_an_emptied_disk_comes_back_by_snapshot(tmp_path: Path) -> N
 
 @pytest.mark.chaos
 def test_all_nodes_lose_power_at_once(tmp_path: Path) -> None:
-    patient = {
-        "routing": {"deadline_ms": 25_000}
-    }  # as long as three nodes may take to start on two processors
+    # As long as three nodes may take to start on two processors.
+    patient = {"routing": {"deadline_ms": 25_000}}
     with running_ring(tmp_path, router=patient) as ring, ring.client() as client:
         with Load([ring.shape.port], ["a", "b", "c", "d"]) as load:
             some_progress(load, 500)

@@ -152,10 +152,10 @@ def test_the_nodes_finish_what_a_router_left(
     passes: int,
     value: bytes,
 ) -> None:
-    before = {
-        outcome: in_metrics(ring, f'fortdb_transactions_finished_total{{outcome="{outcome}"}}')
-        for outcome in ("committed", "aborted")
-    }
+    def count(outcome: str) -> int:
+        return in_metrics(ring, f'fortdb_transactions_finished_total{{outcome="{outcome}"}}')
+
+    before = {outcome: count(outcome) for outcome in ("committed", "aborted")}
     leader = partition_of(ring, PARTS[0]).leader
     keys = leave(word, passes)
     assert in_metrics(ring, "fortdb_transaction_locks") > 0
@@ -163,10 +163,6 @@ def test_the_nodes_finish_what_a_router_left(
         assert client.get(keys[0]) == value, "whoever asks meanwhile waits, and hears no error"
     check_freed(ring, keys, value, SOON_S)
     finished = "committed" if value == b"new" else "aborted"
-
-    def count(outcome: str) -> int:
-        return in_metrics(ring, f'fortdb_transactions_finished_total{{outcome="{outcome}"}}')
-
     eventually("it is counted once it is committed", lambda: count(finished) > before[finished])
     other = "aborted" if value == b"new" else "committed"
     assert count(other) == before[other]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fortdb.client import Client, Conflict
-from fortdb.errors import CrossPartition, FortError
+from fortdb.errors import CrossPartition
 from fortdb.local.ring import LocalRing
 from fortdb.protocol.resp import pack
 from fortdb.torture.caller import Door
@@ -29,6 +29,7 @@ from tests.support.bank import APART, TOGETHER, Bank
 from tests.support.rings import (
     holder_of,
     keys_of_partition,
+    let_lead,
     module_ring,
     partition_of,
     running_ring,
@@ -280,7 +281,7 @@ def test_transfers_keep_the_total_through_failovers(tmp_path: Path, accounts: li
                 bank.wait(20)
             leader = partition_of(ring, holder).leader
             other = next(node for node in ("node-1", "node-2", "node-3") if node != leader)
-            eventually("another node leads", lambda: _leads(ring, holder, other))
+            eventually("another node leads", lambda: let_lead(ring, holder, other))
             bank.wait(50)
             for paused in (other, "router-2"):
                 ring.process(paused).pause()
@@ -317,13 +318,6 @@ def test_lists_are_strictly_serializable_through_failovers(tmp_path: Path) -> No
         executed = sum(deed.outcome is Outcome.OK for deed in clients.deeds)
         assert executed > 500 and clients.transfers > 100
         eventually("no lock is left", lambda: _locks(ring) == 0)
-
-
-def _leads(ring: LocalRing, partition: str, node: str) -> bool:
-    """Let it lead, as soon as the ring does not move that partition by itself."""
-    with contextlib.suppress(FortError), ring.client() as client:
-        client.move_leader(partition, node)
-    return partition_of(ring, partition).leader == node
 
 
 def _ports(ring: LocalRing) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fortdb.storage.rocks import RocksEngine
 from fortdb.storage.segments import HEADER_BYTES, used_bytes
+from tests.support.waiting import eventually
 
 MEBIBYTE = 1024 * 1024
 
@@ -26,6 +27,11 @@ def newest_segment(path: Path) -> Path:
     """The segment of the engine's journal that holds the last records."""
     found = [file for file in (path / "journal").glob("segment-*") if used_bytes(file) > HEADER_BYTES]
     return max(found, key=lambda file: file.read_bytes()[8:16][::-1])
+
+
+def wait_for_segments(journal: Path) -> None:
+    """Until a new journal has as many as it keeps ready: its thread writes nothing more then."""
+    eventually("two segments are ready", lambda: len(list(journal.glob("segment-*"))) == 3)
 
 
 def flip_bit(file: Path, position: int, bit: int = 0) -> None:

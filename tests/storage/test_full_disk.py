@@ -10,20 +10,14 @@ import pytest
 
 from fortdb.errors import DiskFull
 from fortdb.storage.identity import open_directory
-from tests.storage.engines import MEBIBYTE, open_engine
+from tests.storage.engines import MEBIBYTE, open_engine, wait_for_segments
 from tests.support.disks import fill_disk, small_disk
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", 96) as disk:
         yield disk
-
-
-def wait_for_segments(path: Path) -> None:
-    """Nothing more is written beside a test, then."""
-    eventually("segments are ready", lambda: len(list((path / "journal").glob("segment-*"))) == 3)
 
 
 def value_of(number: int) -> bytes:
@@ -41,7 +35,7 @@ def test_a_full_disk_loses_nothing_acknowledged(disk: Path, memtable_bytes: int)
     path = disk / "engine"
     engine = open_engine(path, memtable_bytes)
     ballast = disk / "ballast"
-    wait_for_segments(path)
+    wait_for_segments(path / "journal")
     fill_disk(disk, leave_bytes=8 * MEBIBYTE)
     acknowledged = 0
     with pytest.raises(DiskFull, match="is full.*make room|is full.*Make room") as full:
@@ -101,7 +95,7 @@ def test_a_disk_without_any_room_is_a_failure_before_it_is_needed(disk: Path) ->
     batch = engine.batch()
     batch.put_data(b"\x01key", b"value")
     engine.write(batch, sync=True)
-    wait_for_segments(disk / "engine")
+    wait_for_segments(disk / "engine" / "journal")
     ballast = fill_disk(disk, leave_bytes=0)
     with pytest.raises(DiskFull, match="No space left"):
         engine.check_room(1)

@@ -15,7 +15,7 @@ from fortdb.errors import StorageFailed
 from fortdb.storage import segments
 from fortdb.storage.journal import Journal, Recovered
 from fortdb.storage.segments import HEADER_BYTES, RECORD_BYTES, Segment, used_bytes
-from tests.storage.engines import flip_bit
+from tests.storage.engines import flip_bit, wait_for_segments
 from tests.support.waiting import eventually
 
 FAILURES: list[Exception] = []  # of the journals' threads
@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_when_a_segment_is_needed(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(directory)
-    eventually("two segments are ready", lambda: len(list(directory.glob("segment-*"))) == 3)
+    wait_for_segments(directory)
 
     def full(descriptor: int, size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -283,7 +283,7 @@ def test_a_full_disk_is_told_when_a_segment_is_needed(
 def test_room_that_is_made_during_an_attempt_counts(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That attempt still fails, and so does not speak for the disk as it is when a segment is needed."""
     journal = open_journal(directory)
-    eventually("two segments are ready", lambda: len(list(directory.glob("segment-*"))) == 3)
+    wait_for_segments(directory)
     underway, needed = threading.Event(), threading.Event()
 
     def full(descriptor: int, size: int) -> None:
@@ -351,7 +351,7 @@ def test_with_another_size_the_former_segments_go(directory: Path) -> None:
     sequence = journal.sequence
     journal.close()
     journal = open_journal(directory, 2 * SMALL, after=sequence)
-    eventually("two segments are ready", lambda: len(list(directory.glob("segment-*"))) == 3)
+    wait_for_segments(directory)
     assert {path.stat().st_size for path in directory.iterdir()} == {2 * SMALL}
     journal.close()
     assert batches(directory, after=sequence) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from fortdb.client import ConnectionFailed, PartitionStatus, RingStatus
 from fortdb.client.health import Level, health_of
+from fortdb.errors import FortError
 from fortdb.local.ports import free_ring_port
 from fortdb.local.ring import LocalRing, Settings, Shape
 from fortdb.ring.tokens import token_of
@@ -100,6 +102,15 @@ def status_of(ring: LocalRing) -> RingStatus:
 def partition_of(ring: LocalRing, name: str = "p-000") -> PartitionStatus:
     """One partition's status."""
     return next(partition for partition in status_of(ring).partitions if partition.name == name)
+
+
+def let_lead(ring: LocalRing, partition: str, node: str) -> bool:
+    """Move a leader, and whether it has moved; for `eventually`, since the ring may be moving it itself, the node may
+    lose its session once more, or the router may not have heard of the last move."""
+    if partition_of(ring, partition).leader != node:
+        with contextlib.suppress(FortError), ring.client() as client:
+            client.move_leader(partition, node)
+    return partition_of(ring, partition).leader == node
 
 
 def wait_healthy(ring: LocalRing, within_s: float = 90.0) -> RingStatus:
